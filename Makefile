@@ -1,0 +1,46 @@
+# Everything a new user runs. Each target first makes .venv current from the hashed lock file.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+EXTRA ?= cpu
+LOCK := requirements/$(EXTRA).txt
+STAMP := .venv/weighbridge-lock.sha256
+RUN := . .venv/bin/activate &&
+
+# PyTorch's CPU wheel is not on the package index. Where PIP_FIND_LINKS names a folder that has it,
+# uv is told of it; elsewhere set UV_EXTRA_INDEX_URL or UV_FIND_LINKS to PyTorch's CPU index.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+export UV_INDEX_STRATEGY ?= unsafe-best-match
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test test-long lint bench setup browser lock clean
+
+demo: setup
+	@$(RUN) weighbridge demo
+
+test: setup browser
+	@$(RUN) python -m pytest -q tests $(ARGS)
+
+test-long: setup browser
+	@$(RUN) python -m pytest -q tests --long $(ARGS)
+
+lint: setup
+	@$(RUN) ruff check . && ruff format --check . && mypy && lint-imports
+
+bench: setup
+	@$(RUN) python -m benchmarks $(ONLY)
+
+setup:
+	@infra/setup.sh "$(PYTHON)" "$(LOCK)" "$(STAMP)"
+
+# The browser test drives a real chromium; where this user may install packages, it is fetched.
+browser:
+	@infra/browser.sh
+
+# Re-resolve the lock files. They name no index, so that they serve behind any mirror.
+lock: setup
+	@for extra in cpu; do .venv/bin/uv pip compile pyproject.toml --extra $$extra --extra dev \
+	  --python-version 3.11 --override requirements/overrides.txt --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --quiet -o requirements/$$extra.txt; done
+
+clean:
+	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

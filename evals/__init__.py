@@ -1,0 +1,1 @@
+"""What counts as good: suites, tasks, gate policy and its statistics."""

@@ -1,0 +1,137 @@
+"""Gate policy: what a verdict requires, read strictly from YAML.
+
+The smallest policy is two lines::
+
+    alpha: 0.05
+    tasks: {"*": {margin: 0.02}}
+
+Every field is enforced: by the gate, or (`max_evidence_age_days`, `approvals`) by promotion, which
+reads them from the verdict. A key that is not here is an error, never ignored.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from pipelines.canonical import Frozen
+from pipelines.models_file import load_yaml, parse_config
+from pipelines.records import Requirements
+
+EVERY_TASK = "*"
+
+
+class Strict(Frozen):
+    """A closed schema that does not guess: "0.05" is no number, and NaN is no bound."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class Superiority(Strict):
+    """The candidate must be better by more than `min_effect`, shown at alpha."""
+
+    min_effect: float = Field(default=0.0, ge=0, lt=1, description="in units of the metric")
+
+
+class TaskRule(Strict):
+    """What one task must show. Everything that is stated must hold."""
+
+    margin: float | None = Field(
+        default=None,
+        gt=0,
+        le=0.5,
+        description="the largest loss against the baseline that would be acceptable, in units of "
+        "the metric; the data must show that the true loss is smaller",
+    )
+    minimum: float | None = Field(
+        default=None,
+        description="the candidate's score on the suite's items is at least this (at most, where "
+        "lower is better)",
+    )
+    superiority: Superiority | None = None
+    metric: str | None = Field(default=None, min_length=1, description="which the record must hold")
+    min_items: int | None = Field(default=None, ge=1, description="fewer items cannot tell")
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> Self:
+        if self.margin is None and self.minimum is None and self.superiority is None:
+            raise ValueError("a rule needs at least one of margin, minimum, superiority")
+        return self
+
+
+class SuperiorOnAny(Strict):
+    """At least one of `tasks` must show superiority; Holm's correction holds alpha over all."""
+
+    tasks: tuple[str, ...] = Field(min_length=2, strict=False)
+    min_effect: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _tasks_differ(self) -> Self:
+        if len(set(self.tasks)) != len(self.tasks):
+            raise ValueError("a task is listed twice")
+        return self
+
+
+class Approvals(Strict):
+    """Signatures that promotion collects."""
+
+    required: int = Field(ge=0, le=20)
+
+
+class GatePolicy(Strict):
+    """A whole policy file. All tasks must pass (intersection-union), so alpha needs no correction.
+
+    `tasks` maps 'suite/task' to its rule; '*' holds for every evaluated task without one.
+    """
+
+    alpha: float = Field(gt=0, le=0.2, description="one-sided level of every test")
+    tasks: dict[str, TaskRule] = Field(min_length=1)
+    superior_on_any: SuperiorOnAny | None = None
+    verification: Literal["pass"] | None = Field(
+        default=None, description="'pass': the candidate's verification record must exist and pass"
+    )
+    template_change: bool = Field(
+        default=False,
+        description="true where the change of chat template is what is tested: items are then "
+        "paired without their prompts, and the verdict says so",
+    )
+    max_evidence_age_days: float | None = Field(default=None, gt=0, description="at promotion")
+    approvals: Approvals | None = Field(default=None, description="at promotion")
+
+    @model_validator(mode="after")
+    def _task_names_have_a_suite(self) -> Self:
+        names = [*self.tasks, *(self.superior_on_any.tasks if self.superior_on_any else ())]
+        for name in names:
+            suite, _, task = name.partition("/")
+            if name != EVERY_TASK and not (suite and task):
+                raise ValueError(f"{name!r} is neither 'suite/task' nor '*'")
+        return self
+
+    def rule(self, task: str) -> TaskRule | None:
+        """The rule of 'suite/task': its own, else that of '*', else None."""
+        return self.tasks.get(task, self.tasks.get(EVERY_TASK))
+
+    def judges(self, suite: str) -> bool:
+        """Whether any rule can apply to a suite's tasks: always with '*', else if it is named."""
+        return EVERY_TASK in self.tasks or any(
+            name.startswith(f"{suite}/") for name in self.named_tasks()
+        )
+
+    def named_tasks(self) -> list[str]:
+        """Every 'suite/task' that the policy names, and that evidence must therefore hold."""
+        named = {*self.tasks, *(self.superior_on_any.tasks if self.superior_on_any else ())}
+        return sorted(named - {EVERY_TASK})
+
+    def requirements(self) -> Requirements:
+        """What promotion has to enforce; copied into the verdict."""
+        return Requirements(
+            max_evidence_age_days=self.max_evidence_age_days,
+            approvals=self.approvals.required if self.approvals else 0,
+        )
+
+
+def load_policy(path: Path) -> GatePolicy:
+    """Read a policy; raises ConfigError that names the file and the key."""
+    return parse_config(path, GatePolicy, load_yaml(path))

@@ -1,0 +1,137 @@
+"""A registry's layout, and how one is made."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from pipelines.canonical import Frozen
+from pipelines.code_digest import ENTRY_MODULES, PROJECT, write_code_file
+from pipelines.errors import WrongKindOfPath
+from pipelines.store import git
+from pipelines.store.dvc import Dvc
+
+STAGES = tuple(ENTRY_MODULES)
+_DVCIGNORE = """\
+# Run times and signatures lie beside records and are never part of a digest.
+*.run.json
+*.sig.json
+"""
+_GITIGNORE = "/.weighbridge/\n"
+
+
+class InitConfig(Frozen):
+    """Where a new registry and its two counterparts go."""
+
+    registry: Path
+    origin: Path
+    remote: str
+
+
+class Layout:
+    """Paths inside one registry work tree."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def weights(self, name: str) -> Path:
+        """The weights of a model and nothing else."""
+        return self.root / "models" / name
+
+    def evidence(self, name: str) -> Path:
+        """Everything that is known about a model."""
+        return self.root / "evidence" / name
+
+    def origin(self, name: str) -> Path:
+        """What ingest or finetune stated."""
+        return self.evidence(name) / "origin"
+
+    def verification(self, name: str) -> Path:
+        """What verify stated."""
+        return self.evidence(name) / "verification"
+
+    def evaluation(self, name: str, suite: str) -> Path:
+        """What one evaluation stated."""
+        return self.evidence(name) / "evaluations" / suite
+
+    def verdict(self, name: str) -> Path:
+        """What the gate decided."""
+        return self.evidence(name) / "verdict"
+
+    def manifest_signature(self, name: str) -> Path:
+        """The signature over the weights' manifest."""
+        return self.evidence(name) / "manifest.sig.json"
+
+    def release(self, line: str, version: str) -> Path:
+        """The record of one release."""
+        return self.root / "releases" / line / f"{version}.json"
+
+
+def create_registry(config: InitConfig) -> Path:
+    """Make a registry with its bare origin and DVC remote; raises WrongKindOfPath when in the way.
+
+    Everything is built under a temporary name and renamed at the end, so that an interrupted
+    `init` leaves no half registry.
+    """
+    for path in (config.registry, config.origin):
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise WrongKindOfPath(path, "an empty or new folder")
+    config.registry.parent.mkdir(parents=True, exist_ok=True)
+    building = config.registry.with_name(f".{config.registry.name}.partial")
+    if building.exists():
+        shutil.rmtree(building)
+    building.mkdir()
+    _write_files(building)
+    git.git(building, "init", "--quiet", "--initial-branch=main")
+    _configure_dvc(building, config.remote)
+    git.commit_all(building, "Make the registry")
+    if config.origin.exists():
+        config.origin.rmdir()
+    git.git(building, "clone", "--quiet", "--bare", str(building), str(config.origin))
+    git.git(building, "remote", "add", "origin", str(config.origin.absolute()))
+    git.git(building, "fetch", "--quiet", "origin")
+    git.git(building, "branch", "--quiet", "--set-upstream-to=origin/main", "main")
+    if config.registry.exists():
+        config.registry.rmdir()
+    building.rename(config.registry)
+    return config.registry
+
+
+def _write_files(root: Path) -> None:
+    for name in ("dvc.yaml", "models.yaml"):
+        shutil.copyfile(PROJECT / name, root / name)
+    (root / ".gitignore").write_text(_GITIGNORE, encoding="utf-8")
+    (root / ".dvcignore").write_text(_DVCIGNORE, encoding="utf-8")
+    shutil.copytree(PROJECT / "evals" / "suites", root / "suites")
+    gates = root / "policy" / "gates"
+    gates.mkdir(parents=True)
+    for policy in sorted((PROJECT / "evals" / "policy").glob("*.yaml")):
+        shutil.copyfile(policy, gates / policy.name)
+    default = PROJECT / "pipelines" / "verification" / "default_policy.yaml"
+    shutil.copyfile(default, root / "policy" / "verification.yaml")
+    (root / "policy" / "allowed_signers").write_text("", encoding="utf-8")
+    for stage in STAGES:
+        write_code_file(root, stage)
+    _create_signing_key(root)
+
+
+def _create_signing_key(root: Path) -> None:
+    from pipelines.signing import create_key
+
+    private = root / ".weighbridge" / "signing.key"
+    private.parent.mkdir(mode=0o700)
+    create_key(private, root / "policy" / "signing.pub")
+
+
+def _configure_dvc(root: Path, remote: str) -> None:
+    Dvc(root)("init", "--quiet")
+    where = remote if "://" in remote else str(Path(remote).absolute())
+    (root / ".dvc" / "config").write_text(
+        "[core]\n    analytics = false\n    remote = store\n    autostage = false\n"
+        '[cache]\n    type = "reflink,hardlink,copy"\n'
+        f"['remote \"store\"']\n    url = {where}\n    verify = true\n",
+        encoding="utf-8",
+    )
+    (root / ".dvc" / "config.local").write_text(
+        "[cache]\n    dir = ../.weighbridge/cache\n", encoding="utf-8"
+    )
