@@ -159,10 +159,11 @@ def _notes(policy: GatePolicy, candidate: GateEvidence, baseline: GateEvidence) 
     if policy.template_change:
         notes.append("paired without prompts: the change of template is part of what is compared")
     ours = {suite.record.suite: suite.record.dtype for suite in candidate.suites}
-    for record in (suite.record for suite in baseline.suites):
-        if ours.get(record.suite, record.dtype) != record.dtype:
-            notes.append(
-                f"suite {record.suite}: the candidate ran in {ours[record.suite]}, the baseline in "
-                f"{record.dtype}; the difference holds for these"
-            )
+    records = [suite.record for suite in baseline.suites]
+    notes += [
+        f"suite {record.suite}: the candidate ran in {ours[record.suite]}, the baseline in "
+        f"{record.dtype}; the difference holds for these"
+        for record in records
+        if ours.get(record.suite, record.dtype) != record.dtype
+    ]
     return notes

@@ -61,7 +61,9 @@ def _cells(task: TaskVerdict) -> list[str]:
         _number(task.margin),
         _number(task.smallest_margin),
         task.superiority,
-        _number(task.mcnemar_p),
+        "< 0.001"
+        if task.mcnemar_p is not None and task.mcnemar_p < 1e-3
+        else _number(task.mcnemar_p),
     ]
 
 

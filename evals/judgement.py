@@ -178,7 +178,7 @@ def _judge_margin(seen: Comparison, margin: float | None) -> Judged:
         return "pass", ""
     could = (
         f"smallest margin these {seen.items} items could have shown: {seen.smallest_margin:.3f}; "
-        f"an equal candidate passes in {POWER:.0%} of cases at {seen.detectable_margin:.3f}"
+        f"an equal candidate passes in {100 * POWER:.0f} % of cases at {seen.detectable_margin:.3f}"
     )
     if seen.test(-margin).shown:
         return "pass", f"margin {margin:.3f}: non-inferior; {could}"
@@ -197,7 +197,7 @@ def _judge_superiority(seen: Comparison, asked: Superiority | None) -> Judged:
     could = seen.detectable_effect(asked.min_effect)
     return "block", (
         f"{by}: not shown (p = {result.p_value:.2g}); a true gain of {could:.3f} "
-        f"would be shown in {POWER:.0%} of cases"
+        f"would be shown in {100 * POWER:.0f} % of cases"
     )
 
 

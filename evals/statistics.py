@@ -87,6 +87,16 @@ def tango_statistic(gained: Floats, lost: Floats, n: int, difference: float) -> 
 
     Source: Tango (1998), Statistics in Medicine 17:891-908, equations 24 to 26, with d = -Δ.
     """
+    variance = null_variance(gained, lost, n, difference)
+    numerator = np.asarray(gained - lost - n * difference, dtype=np.float64)
+    positive = variance > 0
+    scaled = numerator / np.sqrt(np.where(positive, variance, 1.0))
+    beyond = np.where(numerator == 0, 0.0, np.copysign(np.inf, numerator))
+    return np.asarray(np.where(positive, scaled, beyond), dtype=np.float64)
+
+
+def null_variance(gained: Floats, lost: Floats, n: int, difference: float) -> Floats:
+    """Variance of gained - lost under H0, n·(2·q + d·(1 - d)), as in `tango_statistic`."""
     b, c = np.asarray(gained, dtype=np.float64), np.asarray(lost, dtype=np.float64)
     linear = -(b + c) + (2 * n - b + c) * difference
     constant = -c * difference * (1 - difference)
@@ -95,12 +105,7 @@ def tango_statistic(gained: Floats, lost: Floats, n: int, difference: float) -> 
     stable = np.where(linear > 0, linear + root, 1.0)
     q = np.where(linear > 0, -2 * constant / stable, (root - linear) / (4 * n))
     q = np.maximum(q, max(0.0, -difference))
-    variance = n * (2 * q + difference * (1 - difference))
-    numerator = b - c - n * difference
-    positive = variance > 0
-    scaled = numerator / np.sqrt(np.where(positive, variance, 1.0))
-    beyond = np.where(numerator == 0, 0.0, np.copysign(np.inf, numerator))
-    return np.asarray(np.where(positive, scaled, beyond), dtype=np.float64)
+    return np.asarray(n * (2 * q + difference * (1 - difference)), dtype=np.float64)
 
 
 def tango_test(counts: PairedCounts, null_difference: float, alpha: float) -> OneSided:

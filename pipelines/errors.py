@@ -4,10 +4,15 @@
     ├── Refused                      exit 1: a rule said no
     │   ├── DigestMismatch           bytes are not the bytes that were recorded
     │   ├── CodeDiffers              installed code is not the code the registry names
+    │   ├── UnusableSource           a source whose files cannot be taken in as they are
+    │   ├── SmokeTestFailed          weights that load wrongly or answer with nonsense
     │   ├── NotVerified              weights without a passing verification
+    │   ├── MalformedFile            a file that breaks the rules of its format
     │   ├── DatasetRefused           training data failed its checks
     │   ├── UnusableEvidence         evaluation results that cannot carry a decision
+    │   ├── StageRefused             a stage of the release graph that said no
     │   ├── PromotionRefused         a release that its evidence does not support
+    │   │   ├── NoCandidatePassed
     │   │   ├── VerdictMissing
     │   │   ├── VerdictNotPassing
     │   │   ├── VerdictForOtherDigest
@@ -15,19 +20,34 @@
     │   │   ├── EvidenceTooOld
     │   │   ├── BaselineMoved
     │   │   └── ApprovalsMissing
-    │   └── SignatureRefused         a signature that is missing or wrong
+    │   ├── SignatureRefused         a signature that is missing or wrong
+    │   └── BatchRefused             a batch job that must not go on
+    │       ├── OutputOfAnotherJob   an output location that holds another job
+    │       ├── OutputNotEmpty       an output location that holds something else
+    │       ├── TooManyErrors        more error rows than the job's limit
+    │       └── OutputDamaged        committed rows that are not what was planned or recorded
     ├── Misuse                       exit 2: the request cannot be understood
     │   ├── ConfigError              a file or a value that does not fit its schema
     │   ├── BadReference             a model reference that has no known form
     │   ├── BadName                  a name that DVC or GTO would trip over
     │   ├── NotARegistry             a folder without a registry in it
     │   ├── UnknownName              a name that models.yaml does not hold
+    │   ├── NameTaken                a name that models.yaml gives to something else
+    │   ├── EmptyCorpus              a corpus without a document in it
+    │   ├── DuplicateIds             documents that share an id
     │   └── WrongKindOfPath          a file where a folder should be, or the reverse
     └── Failed                       exit 3: the work could not be done
         ├── CommandFailed            a program that we ran ended with an error
+        ├── StageFailed              a stage of the release graph that could not be run
         ├── SourceNotFound           a reference that points at nothing
         ├── SourceChanged            a reference whose bytes are not what was resolved
         ├── Busy                     another process holds what this one needs
+        ├── ServerUnreachable        a Prefect server that does not answer
+        ├── RestartedTooOften        a flow run that crashes every time
+        ├── NothingEvaluated         a nightly evaluation in which all failed
+        ├── StoreFailed              an output location that cannot be read or written
+        ├── WorkerStopped            a batch worker that ended before its work was done
+        ├── JobNotFinished           a batch job that has no manifest yet
         └── NoSpaceLeft              a disk that is full
 
 A class owns its message: the fact first, then the remedy. `exit_code` is the only mapping from
@@ -37,7 +57,7 @@ errors to exit codes.
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -87,6 +107,24 @@ class CodeDiffers(Refused):
         )
 
 
+class UnusableSource(Refused):
+    """A source whose files cannot be taken in as they are."""
+
+    def __init__(self, reference: str, fact: str, remedy: str) -> None:
+        super().__init__(f"{reference}: {fact}. {remedy}")
+
+
+class SmokeTestFailed(Refused):
+    """Weights that do not load, or whose first answers show that something is broken."""
+
+    def __init__(self, name: str, problems: Sequence[str]) -> None:
+        super().__init__(
+            f"{name} failed its smoke test: {'; '.join(problems)}. Nothing was registered. Take "
+            "another revision, format or conversion of this model."
+        )
+        self.problems = tuple(problems)
+
+
 class NotVerified(Refused):
     """Weights that have no passing verification must not be loaded."""
 
@@ -96,6 +134,17 @@ class NotVerified(Refused):
             f"{name} is not verified: {listed}. Mend what the findings name and run "
             f"`weighbridge onboard {name}` again."
         )
+
+
+class MalformedFile(Refused):
+    """A file that breaks the rules of its format; `rule` is the id that a finding carries."""
+
+    def __init__(self, path: Path | str, rule: str, fact: str) -> None:
+        super().__init__(
+            f"{path}: {fact} ({rule}). Fetch it again from its publisher; a program that accepts "
+            "such a file may read it differently from another."
+        )
+        self.rule, self.fact = rule, fact
 
 
 class DatasetRefused(Refused):
@@ -117,8 +166,26 @@ class UnusableEvidence(Refused):
         super().__init__(f"{subject}: {fact}. {remedy}")
 
 
+class StageRefused(Refused):
+    """A stage of the release graph that said no; carries the stage's own message."""
+
+    def __init__(self, instance: str, message: str) -> None:
+        super().__init__(f"{instance}: {message}")
+        self.instance, self.reason = instance, message
+
+
 class PromotionRefused(Refused):
     """A release that its evidence does not support."""
+
+
+class NoCandidatePassed(PromotionRefused):
+    """None of the candidates may enter the release line."""
+
+    def __init__(self, line: str, reasons: Sequence[str]) -> None:
+        super().__init__(
+            f"nothing was promoted to {line}: {'; '.join(reasons)}. What is in production stays. "
+            "Add a better candidate, or more items where the gate cannot tell."
+        )
 
 
 class VerdictMissing(PromotionRefused):
@@ -204,6 +271,53 @@ class SignatureRefused(Refused):
         )
 
 
+class BatchRefused(Refused):
+    """A batch job that must not go on."""
+
+
+class OutputOfAnotherJob(BatchRefused):
+    """An output location that holds another job; says in what it differs."""
+
+    def __init__(self, location: str, differing: Sequence[str]) -> None:
+        super().__init__(
+            f"{location}: holds a job with another {', another '.join(differing)}. A job that "
+            "would give other results is a new one: name an empty output location."
+        )
+        self.differing = tuple(differing)
+
+
+class OutputNotEmpty(BatchRefused):
+    """An output location that holds something that no job wrote."""
+
+    def __init__(self, location: str, found: str) -> None:
+        super().__init__(
+            f"{location}: holds {found!r} and no job.json. Name an empty output location."
+        )
+
+
+class TooManyErrors(BatchRefused):
+    """More error rows than the job's limit; what is done stays done."""
+
+    def __init__(self, job: str, errors: Mapping[str, int], rows: int, example: str) -> None:
+        listed = ", ".join(f"{count} {name}" for name, count in sorted(errors.items()))
+        example = f" (for example: {example})" if example else ""
+        super().__init__(
+            f"{job}: {sum(errors.values())} of {rows} rows are errors: {listed}{example}. Mend "
+            "what they name, or raise limits.max_error_rate and run the job again to accept them."
+        )
+        self.errors = dict(errors)
+
+
+class OutputDamaged(BatchRefused):
+    """Committed rows that are not what was planned or recorded."""
+
+    def __init__(self, location: str, name: str, fact: str) -> None:
+        super().__init__(
+            f"{location}: {name}: {fact}. Restore it from a copy, or run the job into an empty "
+            "output location."
+        )
+
+
 class ConfigError(Misuse):
     """A configuration file or value that does not fit its schema."""
 
@@ -250,6 +364,38 @@ class UnknownName(Misuse):
         super().__init__(f"{where}: no {kind} named {name!r}. There are: {listed}.")
 
 
+class NameTaken(Misuse):
+    """A name that models.yaml already gives to something else."""
+
+    def __init__(self, where: Path | str, kind: str, name: str, fact: str) -> None:
+        super().__init__(
+            f"{where}: the {kind} {name!r} is there already, with {fact}. A name stays with what it "
+            "was given to: choose another, or edit the file by hand if the entry itself is wrong."
+        )
+
+
+class EmptyCorpus(Misuse):
+    """A corpus without a document in it."""
+
+    def __init__(self, path: Path, ignored: Mapping[str, int]) -> None:
+        listed = ", ".join(f"{count} {suffix}" for suffix, count in sorted(ignored.items()))
+        super().__init__(
+            f"{path}: no document in it (passed over: {listed or 'nothing'}). Documents are "
+            ".txt, .md and .html files, or the lines of a .jsonl file with corpus.kind jsonl."
+        )
+
+
+class DuplicateIds(Misuse):
+    """Documents that share an id, so that their rows could not be told apart."""
+
+    def __init__(self, path: Path, ids: Sequence[str]) -> None:
+        super().__init__(
+            f"{path}: several documents have the id {', '.join(map(repr, ids))}. Give each its "
+            "own, or name another column with corpus.id_column."
+        )
+        self.ids = tuple(ids)
+
+
 class WrongKindOfPath(Misuse):
     """A file where a folder should be, or the reverse, or nothing at all."""
 
@@ -267,14 +413,22 @@ class CommandFailed(Failed):
         self.returncode, self.output = returncode, output
 
 
+class StageFailed(Failed):
+    """A stage of the release graph that could not be run; carries the stage's own message."""
+
+    def __init__(self, instance: str, message: str) -> None:
+        super().__init__(f"{instance}: {message}")
+        self.instance, self.reason = instance, message
+
+
 class SourceNotFound(Failed):
     """A reference that points at nothing."""
 
-    def __init__(self, reference: str, fact: str) -> None:
-        super().__init__(
-            f"{reference}: {fact}. Check the spelling and the version, and that this machine "
-            "reaches the source."
+    def __init__(self, reference: str, fact: str, remedy: str = "") -> None:
+        remedy = remedy or (
+            "Check the spelling and the version, and that this machine reaches the source."
         )
+        super().__init__(f"{reference}: {fact}. {remedy}")
 
 
 class SourceChanged(Failed):
@@ -292,6 +446,64 @@ class Busy(Failed):
 
     def __init__(self, what: str, holder: str) -> None:
         super().__init__(f"{what} is in use by {holder}. Wait for it to end, then run again.")
+
+
+class ServerUnreachable(Failed):
+    """A Prefect server that ended or does not answer; the end of its log is shown."""
+
+    def __init__(self, url: str, fact: str, log: Path) -> None:
+        text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+        tail = "\n".join(text.strip().splitlines()[-10:])
+        super().__init__(
+            f"the Prefect server at {url}: {fact}. See {log} and start it again. It ends:\n{tail}"
+        )
+
+
+class RestartedTooOften(Failed):
+    """A flow run that has been started again and again without coming to an end."""
+
+    def __init__(self, name: str, starts: int) -> None:
+        super().__init__(
+            f"the flow run {name} was started {starts} times and crashed each time. Read the end of "
+            "its log (a full disk or too little memory is the usual cause), then start a new run: "
+            "finished stages are kept."
+        )
+
+
+class NothingEvaluated(Failed):
+    """A nightly evaluation in which every stage that was due failed."""
+
+    def __init__(self, failures: Sequence[str]) -> None:
+        super().__init__(
+            f"nothing was evaluated, all {len(failures)} that were due failed: "
+            f"{'; '.join(failures)}. Mend the first cause and run the flow again."
+        )
+
+
+class StoreFailed(Failed):
+    """An output location that cannot be read or written."""
+
+    def __init__(self, location: str, name: str, fact: str) -> None:
+        super().__init__(
+            f"{location}: {name or 'the location'}: {fact}. Check that it exists and that this "
+            "process may write there, then run the job again: what was committed is kept."
+        )
+
+
+class WorkerStopped(Failed):
+    """A batch worker that ended before its work was done."""
+
+    def __init__(self, job: str, fact: str) -> None:
+        super().__init__(
+            f"{job}: a worker stopped: {fact}. Run the job again: what was finished is kept."
+        )
+
+
+class JobNotFinished(Failed):
+    """A batch job that has no manifest yet, so its rows are not to be relied on."""
+
+    def __init__(self, location: str, fact: str) -> None:
+        super().__init__(f"{location}: {fact}. Run the job (again) until it has a manifest.")
 
 
 class NoSpaceLeft(Failed):

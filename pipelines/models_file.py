@@ -122,12 +122,25 @@ class ModelsFile(Frozen):
         return [key for key, entry in self.evaluations.items() if entry.model == name]
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """YAML that refuses a key given twice: plain YAML keeps the last one silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep=deep)
+        if len(mapping) != len(node.value):
+            keys = [key.value for key, _ in node.value]
+            twice = sorted({key for key in keys if keys.count(key) > 1})
+            where = node.start_mark.line + 1
+            raise yaml.YAMLError(f"line {where}: the keys {twice} stand there twice")
+        return mapping
+
+
 def load_yaml(path: Path) -> Any:
     """Parse a YAML file; raises WrongKindOfPath when absent, ConfigError with line and column."""
     if not path.is_file():
         raise WrongKindOfPath(path, "a YAML file")
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(path, f"not YAML ({error})", "Correct the syntax.") from error
 

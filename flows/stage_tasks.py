@@ -1,0 +1,99 @@
+"""The one task that every flow is made of: bring one stage instance up to date and publish it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TypeVar
+
+from prefect import get_run_logger, runtime, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.guards import refuse_endless_restarts
+from pipelines.canonical import Frozen
+from pipelines.progress import parse
+from pipelines.records import read_record
+from pipelines.settings import load_settings
+from pipelines.store.dvc import StageOutcome
+from pipelines.store.workspace import Workspace, open_workspace
+
+LOG_INTERVAL_S = 10.0  # Prefect keeps every line in its database
+
+RecordT = TypeVar("RecordT", bound=Frozen)
+Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
+
+_open: ContextVar[Workspace | None] = ContextVar("weighbridge_workspace", default=None)
+
+
+@contextmanager
+def flow_workspace() -> Iterator[Workspace]:
+    """The clone of the registry that this flow run works in; subflows share their parent's.
+
+    Which registry is said by WEIGHBRIDGE_REGISTRY and WEIGHBRIDGE_HOME.
+    """
+    refuse_endless_restarts()
+    if (shared := _open.get()) is not None:
+        yield shared
+        return
+    with open_workspace(load_settings()) as workspace:
+        token = _open.set(workspace)
+        try:
+            yield workspace
+        finally:
+            _open.reset(token)
+
+
+def _run_name() -> str:
+    instance = runtime.task_run.parameters["instance"]
+    return str(instance).replace("@", " ")
+
+
+# Prefect's cache plays no part: whether a stage must run is DVC's to say.
+@task(name="stage", task_run_name=_run_name, cache_policy=NO_CACHE)
+def run_stage(workspace: Workspace, instance: str) -> StageOutcome:
+    """Bring `instance` ('stage@key') up to date, then push outputs, run cache and dvc.lock.
+
+    What a killed flow has published is what its next run starts from.
+    """
+    log = get_run_logger()
+    outcome = workspace.reproduce(instance, on_line=ProgressLog(log))
+    if outcome != "unchanged":
+        workspace.publish(f"{instance}: {outcome}")
+    log.info("%s: %s", instance, outcome)
+    return outcome
+
+
+class ProgressLog:
+    """Turns a stage's progress lines into log lines, one each LOG_INTERVAL_S for a piece of work.
+
+    Prefect sends log lines in the background, so a server that is away cannot fail the stage.
+    """
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._shown_at: dict[str, float] = {}
+
+    def __call__(self, line: str) -> None:
+        """Take one line that the stage printed."""
+        fields = parse(line)
+        if fields is None:
+            self._log.debug("%s", line)
+            return
+        what, done, total = str(fields["what"]), float(fields["done"]), float(fields["total"])
+        now = time.monotonic()
+        if done < total and now - self._shown_at.get(what, -LOG_INTERVAL_S) < LOG_INTERVAL_S:
+            return
+        self._shown_at[what] = now
+        of = f" of {total:g}" if total else ""
+        self._log.info("%s: %g%s %s", what, done, of, fields["unit"])
+
+
+def evidence(workspace: Workspace, path: Path, kind: type[RecordT]) -> RecordT:
+    """A record in the workspace, fetched first where the clone does not hold it yet."""
+    if not path.is_file():
+        workspace.restore(path.parent.relative_to(workspace.root).as_posix())
+    return read_record(path, kind)

@@ -1,0 +1,177 @@
+"""The model's tokenizer and chat template, read from its folder without loading the model stack.
+
+`tokenizers` reads tokenizer.json in milliseconds, where transformers takes seconds to import; the
+ids are the same (held by a test against transformers). The chat template runs in the sandbox and
+with the settings that transformers uses, but for the clock: `strftime_now` is not defined, so that
+a prompt does not depend on the day (templates that use it test for it first and fall back).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jinja2
+import jinja2.ext
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+
+from pipelines.batch.job import Chunking
+from pipelines.canonical import sha256_bytes
+from pipelines.errors import ConfigError
+
+
+class ModelTokenizer:
+    """Renders, encodes and divides text as the model in `folder` expects it."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise ConfigError(
+                path,
+                "there is no tokenizer.json",
+                "Ingest the model again with a fast tokenizer (AutoTokenizer.save_pretrained).",
+            )
+        self._tokenizer = Tokenizer.from_file(str(path))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._config: dict[str, Any] = _read_json(folder / "tokenizer_config.json")
+        self.template = _chat_template(folder, self._config)
+
+    @property
+    def template_sha256(self) -> str:
+        """sha256 of the chat template's UTF-8 text, '' if there is none."""
+        return sha256_bytes(self.template.encode()) if self.template else ""
+
+    def chat(self, system: str | None, user: str) -> str:
+        """The whole prompt as text: through the chat template, or joined where there is none.
+
+        Raises whatever the template raises.
+        """
+        if not self.template:
+            return user if system is None else f"{system}\n\n{user}"
+        messages = [] if system is None else [{"role": "system", "content": system}]
+        messages.append({"role": "user", "content": user})
+        return self._compiled.render(
+            messages=messages,
+            tools=None,
+            documents=None,
+            add_generation_prompt=True,
+            **self._special_tokens,
+        )
+
+    def encode(self, prompts: list[str]) -> list[list[int]]:
+        """Token ids of whole prompts; special tokens are the template's business if it exists."""
+        special = not self.template
+        encodings = self._tokenizer.encode_batch_fast(prompts, add_special_tokens=special)
+        ids = [encoding.ids for encoding in encodings]
+        if special and self._config.get("add_bos_token"):
+            bos = self._tokenizer.token_to_id(self._special_tokens.get("bos_token", ""))
+            ids = [row if bos is None or row[:1] == [bos] else [bos, *row] for row in ids]
+        return ids
+
+    def spans(self, text: str, chunking: Chunking | None) -> list[tuple[int, int]]:
+        """Where the chunks of `text` begin and end, in characters.
+
+        They cover the text: without overlap, each begins where the one before ended.
+        """
+        if chunking is None:
+            return [(0, len(text))]
+        starts = [start for start, _ in self._tokenizer.encode(text, add_special_tokens=False).offsets]
+        step = chunking.tokens - chunking.overlap_tokens
+        firsts = range(0, max(len(starts) - chunking.overlap_tokens, 1), step)
+        spans = []
+        for first in firsts:
+            after = first + chunking.tokens
+            begin = starts[first] if first else 0
+            spans.append((begin, starts[after] if after < len(starts) else len(text)))
+        return spans
+
+    def holds_control_tokens(self, text: str) -> bool:
+        """Whether `text` spells a token that steers the model, such as the end of a turn."""
+        return self._control.search(text) is not None
+
+    @cached_property
+    def _control(self) -> re.Pattern[str]:
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        spelled = [re.escape(token.content) for token in added if token.special]
+        return re.compile("|".join(spelled) or r"(?!)")
+
+    @cached_property
+    def _special_tokens(self) -> dict[str, str]:
+        """bos_token and its like, as the template names them."""
+        named = {}
+        for key, value in self._config.items():
+            if key.endswith("_token") and key not in ("add_bos_token", "add_eos_token"):
+                text = value.get("content") if isinstance(value, dict) else value
+                if isinstance(text, str):
+                    named[key] = text
+        return named
+
+    @cached_property
+    def _compiled(self) -> jinja2.Template:
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=[_Generation, jinja2.ext.loopcontrols],
+        )
+        environment.filters["tojson"] = _tojson
+        environment.globals["raise_exception"] = _raise_exception
+        return environment.from_string(self.template)
+
+
+def context_length(folder: Path) -> int | None:
+    """The longest context that the model's config.json allows, in tokens, if it says."""
+    config = _read_json(folder / "config.json")
+    for part in (config, config.get("text_config") or {}):
+        if isinstance(length := part.get("max_position_embeddings"), int):
+            return length
+    return None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(path, f"not JSON ({error})", "Ingest the model again.") from error
+    if not isinstance(value, dict):
+        raise ConfigError(path, "not a JSON object", "Ingest the model again.")
+    return value
+
+
+def _chat_template(folder: Path, config: dict[str, Any]) -> str:
+    """The default chat template: its own file first, as transformers does, then the config's."""
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    template = config.get("chat_template")
+    if isinstance(template, list):
+        named = {entry["name"]: entry["template"] for entry in template}
+        template = named.get("default")
+    return template if isinstance(template, str) else ""
+
+
+class _Generation(jinja2.ext.Extension):
+    """`{% generation %}` marks the assistant's part for training; here it only wraps it."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _tojson(
+    value: Any, ensure_ascii: bool = False, indent: int | None = None, sort_keys: bool = False
+) -> str:
+    """Jinja's own filter escapes HTML, which a prompt must not."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, sort_keys=sort_keys)
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
