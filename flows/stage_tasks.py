@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TypeVar
 
 from prefect import get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.guards import refuse_endless_restarts
-from pipelines.canonical import Frozen
+from pipelines.errors import CommandFailed, StageFailed, StageRefused
 from pipelines.progress import parse
-from pipelines.records import read_record
+from pipelines.records import RecordT, read_record
 from pipelines.settings import load_settings
 from pipelines.store.dvc import StageOutcome
 from pipelines.store.workspace import Workspace, open_workspace
 
 LOG_INTERVAL_S = 10.0  # Prefect keeps every line in its database
 
-RecordT = TypeVar("RecordT", bound=Frozen)
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 _open: ContextVar[Workspace | None] = ContextVar("weighbridge_workspace", default=None)
+_OWN_MESSAGE = re.compile(r"^weighbridge: (.*)$", re.MULTILINE)  # as flows.console writes it
+_REFUSED = re.compile(r"exited with 1\b")  # how dvc reports the stage's exit code
 
 
 @contextmanager
@@ -57,14 +58,27 @@ def _run_name() -> str:
 def run_stage(workspace: Workspace, instance: str) -> StageOutcome:
     """Bring `instance` ('stage@key') up to date, then push outputs, run cache and dvc.lock.
 
-    What a killed flow has published is what its next run starts from.
+    What a killed flow has published is what its next run starts from. Raises StageRefused or
+    StageFailed with the stage's own message, and what Workspace.publish raises.
     """
     log = get_run_logger()
-    outcome = workspace.reproduce(instance, on_line=ProgressLog(log))
+    try:
+        outcome = workspace.reproduce(instance, on_line=ProgressLog(log))
+    except CommandFailed as error:
+        raise _stage_error(instance, error) from error
     if outcome != "unchanged":
         workspace.publish(f"{instance}: {outcome}")
     log.info("%s: %s", instance, outcome)
     return outcome
+
+
+def _stage_error(instance: str, error: CommandFailed) -> StageRefused | StageFailed | CommandFailed:
+    """The error that the stage itself reported, found in what dvc printed around it."""
+    messages = _OWN_MESSAGE.findall(error.output)
+    if not messages:
+        return error
+    kind = StageRefused if _REFUSED.search(error.output) else StageFailed
+    return kind(instance, messages[-1])
 
 
 class ProgressLog:

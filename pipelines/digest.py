@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import stat
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,7 +49,12 @@ def list_files(folder: Path) -> list[Path]:
                 found.append(path)
             elif not stat.S_ISDIR(mode):
                 raise WrongKindOfPath(path, "a regular file (links and devices are refused)")
-    return sorted(found, key=lambda path: relative_name(folder, path))
+    names = [relative_name(folder, path) for path in found]
+    counts = Counter(names)
+    for path, name in zip(found, names, strict=True):
+        if counts[name] > 1:
+            raise WrongKindOfPath(path, "a name that differs from its neighbours in normal form")
+    return [path for _, path in sorted(zip(names, found, strict=True))]
 
 
 def relative_name(folder: Path, path: Path) -> str:

@@ -158,12 +158,12 @@ class Meter:
 
 @contextmanager
 def watch(folder: Path, what: str) -> Iterator[None]:
-    """Report how much has arrived under `folder` while the block runs (MB, total unknown)."""
+    """Report the growth of the file that arrives under `folder` while the block runs."""
     ended = threading.Event()
 
     def look() -> None:
         while not ended.wait(1.0):
-            report(round(_arrived_bytes(folder) / 1e6, 1), 0, "MB", what)
+            report(round(_arriving_bytes(folder) / 1e6, 1), 0, "MB", what)
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
@@ -174,12 +174,15 @@ def watch(folder: Path, what: str) -> Iterator[None]:
         thread.join()
 
 
-def _arrived_bytes(folder: Path) -> int:
-    total = 0
+def _arriving_bytes(folder: Path) -> int:
+    """Size of the file under `folder` that was written to last."""
+    newest, size = 0.0, 0
     for root, _, names in os.walk(folder):
         for name in names:
             try:
-                total += os.lstat(os.path.join(root, name)).st_size
+                status = os.lstat(os.path.join(root, name))
             except FileNotFoundError:  # it was moved away in between
                 continue
-    return total
+            if status.st_mtime > newest:
+                newest, size = status.st_mtime, status.st_size
+    return size

@@ -20,7 +20,7 @@ from pipelines.verification.findings import listed, refusal
 from pipelines.verification.gguf_header import TYPES, GgufTensor
 from pipelines.verification.safetensors_header import Tensor
 
-CHUNK_BYTES = 255 * 1024 * 4  # divisible by every element and block size of the float types below
+CHUNK_BYTES = 1024 * 1024  # stays in the second-level cache between reading and judging
 _REMEDY = "Fetch the file again; if its publisher's hash agrees, the model is broken: take another."
 
 

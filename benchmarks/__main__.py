@@ -1,0 +1,45 @@
+"""`python -m benchmarks [PREFIX]`: run the benchmarks whose names start with PREFIX.
+
+Prints one line a measure and writes benchmarks/results.json. Exits 0 even where a target is
+missed: a figure is for people to judge, and this machine may be busy.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks import batch_overhead, demo_stages
+from benchmarks.measure import Measure
+from pipelines.errors import UnknownName
+
+BENCHMARKS: dict[str, Callable[[], list[Measure]]] = {
+    "demo.stages": demo_stages.measure,
+    "batch.overhead": batch_overhead.measure,
+}
+RESULTS = Path(__file__).with_name("results.json")
+
+
+def main(prefix: str) -> None:
+    """Run what `prefix` chooses; results of other benchmarks in the file are kept."""
+    chosen = [name for name in BENCHMARKS if name.startswith(prefix)]
+    if not chosen:
+        raise UnknownName("benchmarks", "benchmark", prefix, list(BENCHMARKS))
+    results = {
+        entry["name"]: entry
+        for entry in (json.loads(RESULTS.read_text()) if RESULTS.is_file() else [])
+    }
+    for name in chosen:
+        for measure in BENCHMARKS[name]():
+            print(measure.line(), flush=True)
+            results[measure.name] = {**measure.model_dump(), "met": measure.met}
+    RESULTS.write_text(json.dumps(list(results.values()), indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1] if len(sys.argv) > 1 else "")
+    except UnknownName as error:
+        sys.exit(f"benchmarks: {error}")

@@ -1,0 +1,56 @@
+"""What makes a job the job it is: everything that changes its results, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+
+from pipelines.batch.corpus import Document
+from pipelines.batch.job import BatchJob, Corpus
+from pipelines.batch.output_schema import OutputSchema
+from pipelines.batch.prompt import prompt_sha256
+from pipelines.batch.records import PROTOCOL, ModelOnDisk
+from pipelines.canonical import canonical_json, sha256_bytes
+
+
+class CorpusDigest:
+    """sha256 over how a corpus is read and every document's id and sha256, in order."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        reading = corpus.model_dump(mode="json", exclude={"path"})
+        self._digest = hashlib.sha256(canonical_json(reading) + b"\n")
+        self.documents = 0
+
+    def add(self, document: Document) -> None:
+        """Take the next document in."""
+        self._digest.update(canonical_json([document.id, document.sha256]) + b"\n")
+        self.documents += 1
+
+    def hexdigest(self) -> str:
+        """The digest of the documents so far."""
+        return self._digest.hexdigest()
+
+
+def question_identity(job: BatchJob, model: ModelOnDisk, max_model_len: int) -> dict[str, str]:
+    """The parts of a job's identity that can be told without reading the corpus."""
+    chunking = job.chunking.model_dump(mode="json") if job.chunking else None
+    return {
+        "protocol": str(PROTOCOL),
+        "classification": job.classification,
+        "prompt": prompt_sha256(job.prompt),
+        "output schema": OutputSchema(job.output_schema).sha256,
+        "sampling": canonical_json(job.sampling.model_dump(mode="json")).decode(),
+        "chunking": canonical_json(chunking).decode(),
+        "context length": str(max_model_len),
+        "weight digest": model.weight_digest,
+        "chat template": model.template_sha256,
+    }
+
+
+def job_id(identity: dict[str, str]) -> str:
+    """sha256 of the canonical identity."""
+    return sha256_bytes(canonical_json(identity))
+
+
+def differing(ours: dict[str, str], theirs: dict[str, str]) -> list[str]:
+    """The parts in which two identities differ, of those that `ours` has."""
+    return [part for part, value in ours.items() if theirs.get(part) != value]
