@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticUndefined
 
+from pipelines.batch.job import Classification
 from pipelines.models_file import DeclaredUse
 from pipelines.references import NAME_PATTERN, check_name
 
@@ -172,50 +173,66 @@ class DocumentsForm(Form):
 
     model_config = ConfigDict(title="Documents")
 
-    folder: str = _ask(
+    path: str = _ask(
         0,
-        "Folder",
-        "Absolute path of the folder that holds the documents, as the machine that does the work "
-        "sees it.",
+        "Folder or file",
+        "Absolute path of a folder of .txt, .md and .html files, or of one .jsonl file with the "
+        "keys id and text, as the machine that does the work sees it.",
         examples=("/data/contracts/2026",),
         pattern="^/",
     )
-    files: str = _ask(
+    classification: Classification = _ask(
         1,
-        "Which files",
-        "Pattern of file names; ** stands for any folders. Files are read as UTF-8 text.",
-        default="**/*.txt",
-    )
-    classification: Literal["public", "internal", "confidential", "restricted"] = _ask(
-        2,
         "Classification",
         "How sensitive the most sensitive document is. Policy decides where such documents may be "
         "processed.",
         default="internal",
     )
+    part_tokens: int = _ask(
+        2,
+        "Longest part in tokens",
+        "A longer document is split into parts of this length, and each part is asked about. A "
+        "page of English text has about 700 tokens.",
+        default=1024,
+        ge=64,
+        le=131_072,
+    )
+    first_parts: int | None = _ask(
+        3,
+        "Only the first parts",
+        "How many parts of a long document to read. None reads all of it.",
+        default=None,
+        ge=1,
+    )
 
 
 class OneLabel(Form):
-    """Each document (or part of one) gets one of the labels."""
+    """Every answer is one of the labels."""
 
     model_config = ConfigDict(title="One label")
 
     labels: tuple[str, ...] = _ask(
-        0, "Labels", "The possible answers.", default=("yes", "no"), min_length=2, max_length=100
+        0,
+        "Labels",
+        "The possible answers. They are told to the model, unless the question names them all.",
+        default=("yes", "no"),
+        min_length=2,
+        max_length=100,
     )
 
 
 class Fields(Form):
-    """Each document yields a JSON object of a given shape."""
+    """Every answer is a JSON object of a given shape."""
 
-    model_config = ConfigDict(title="Fields")
+    model_config = ConfigDict(title="Fields of an object")
 
     json_schema: str = _ask(
         0,
         "JSON Schema",
-        "The shape of the answer, as a JSON Schema of type object.",
-        default='{"type": "object", "properties": {"summary": {"type": "string"}}, '
-        '"required": ["summary"]}',
+        "Say in the question what the fields mean. Give every string a maxLength.",
+        default='{"type": "object", "properties": {"title": {"type": "string", "maxLength": 200}, '
+        '"year": {"type": "integer", "minimum": 1900, "maximum": 2100}}, '
+        '"required": ["title", "year"], "additionalProperties": false}',
     )
 
     @model_validator(mode="after")
@@ -230,13 +247,9 @@ class Fields(Form):
 
 
 class FreeText(Form):
-    """Each document yields text as the model writes it."""
+    """Every answer is text, as the model writes it."""
 
     model_config = ConfigDict(title="Free text")
-
-    max_words: int = _ask(
-        0, "Words asked for", "Added to the question as a request.", default=100, ge=1, le=2000
-    )
 
 
 class QuestionForm(Form):
@@ -247,7 +260,7 @@ class QuestionForm(Form):
     prompt: str = _ask(
         0,
         "Question",
-        "Asked about each document (or each part, where a document is too long for the model).",
+        "The document follows the question, or takes the place of {{ text }} where you write that.",
         examples=("Which kind of licence is this?",),
         min_length=1,
         max_length=20_000,
@@ -255,10 +268,19 @@ class QuestionForm(Form):
     answer: OneLabel | Fields | FreeText = _ask(
         1, "Answer", "The form that every answer must have.", default=OneLabel()
     )
+    max_tokens: int = _ask(
+        2,
+        "Longest answer in tokens",
+        "A label takes about 10 tokens, a page of text about 700. An object that is cut off counts "
+        "as an error.",
+        default=64,
+        ge=1,
+        le=8192,
+    )
 
 
 class JobForm(Form):
-    """Who answers, and limits."""
+    """Who answers, and where the answers go."""
 
     model_config = ConfigDict(title="Job")
 
@@ -267,25 +289,15 @@ class JobForm(Form):
         "Model",
         "A release line and its stage.",
         examples=("licence-triage@production",),
-        pattern="^[^@\\s]+@[^@\\s]+$",
+        pattern="^[a-z0-9-]+@[a-z0-9-]+$",
     )
     name: str = _ask(
         1,
         "Job name",
-        "Names the folder of the results. Starting a job again under the same name continues it.",
+        "Names the folder of the results. Leave empty for a name made from the request itself: the "
+        "same request then continues, or finds, the same results.",
         default="",
-    )
-    max_tokens: int = _ask(
-        2, "Longest answer in tokens", "A longer answer counts as an error.", default=64, ge=1,
-        le=8192,
-    )  # fmt: skip
-    chunk_tokens: int = _ask(
-        3,
-        "Longest part of a document in tokens",
-        "Longer documents are split into parts of this length.",
-        default=1024,
-        ge=64,
-        le=131_072,
+        pattern="^([A-Za-z0-9][A-Za-z0-9._-]{0,99})?$",
     )
 
 

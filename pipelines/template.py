@@ -17,13 +17,17 @@ from typing import Any
 
 from pipelines.canonical import sha256_bytes
 from pipelines.errors import ConfigError
+from pipelines.verification.gguf_header import read_gguf
+from pipelines.verification.strict_json import walk
 
 STANDALONE = "chat_template.jinja"
+ADDITIONAL = "additional_chat_templates"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 PROCESSOR_FILES = ("chat_template.json", "processor_config.json", "preprocessor_config.json")
 GGUF_KEY = "tokenizer.chat_template"
 KEY = "chat_template"
 DEFAULT = "default"
+_VOCABULARY_KEYS = frozenset({"vocab", "merges", "weight_map", "added_tokens"})
 
 
 @dataclass(frozen=True)
@@ -31,72 +35,69 @@ class FoundTemplate:
     """One template: where it lies, under which name, and its text."""
 
     file: str
-    name: str  # 'default', a name that a caller can ask for, or the path of a JSON member
+    name: str  # DEFAULT, a name that a caller can ask for, or the path of a JSON member
     text: str
+    declared: bool = True  # False: a string that looks like Jinja where no template belongs
 
     @property
     def sha256(self) -> str:
         """Of the UTF-8 text."""
-        return sha256_bytes(self.text.encode())
+        return sha256_bytes(self.text.encode(errors="surrogatepass"))
 
 
 def template_sha256(folder: Path) -> str:
     """sha256 of the chat template that the tokenizer in `folder` loads, or '' if it loads none.
 
-    Raises ConfigError when tokenizer_config.json or a template cannot be read.
+    Raises ConfigError when a file that may hold it cannot be read, and MalformedFile for GGUF.
     """
-    standalone = folder / STANDALONE
-    if standalone.is_file():
-        return FoundTemplate(STANDALONE, DEFAULT, read_text(standalone)).sha256
+    found = default_templates(folder)
+    return found[0].sha256 if found else ""
+
+
+def default_templates(folder: Path) -> list[FoundTemplate]:
+    """Every template that some loader takes as the default, the tokenizer's own choice first."""
+    found = []
+    for name in (f"{ADDITIONAL}/{DEFAULT}.jinja", STANDALONE):
+        path = folder / name
+        if path.is_file():
+            found.append(FoundTemplate(name, DEFAULT, read_text(path)))
     for name in (TOKENIZER_CONFIG, *PROCESSOR_FILES):
         path = folder / name
         if path.is_file():
-            try:
-                document = json.loads(path.read_bytes())
-            except ValueError as error:
-                raise ConfigError(path, f"not JSON ({error})", "Fetch it again.") from error
-            found = _of_document(name, document)
-            if chosen := [template for template in found if template.name == DEFAULT]:
-                return chosen[0].sha256
+            found += [t for t in _declared(name, _read_json(path)) if t.name == DEFAULT]
     for path in sorted(folder.glob("*.gguf")):
-        from pipelines.verification.gguf_header import read_gguf
-
-        found = list(in_gguf(path.name, read_gguf(path).keys))
-        if chosen := [template for template in found if template.name == DEFAULT]:
-            return chosen[0].sha256
-    return ""
+        found += [t for t in in_gguf(path.name, read_gguf(path).keys) if t.name == DEFAULT]
+    return found
 
 
-def default_template(found: list[FoundTemplate]) -> FoundTemplate | None:
-    """The one that the tokenizer renders with, among all that were found; see template_sha256."""
-    order = (STANDALONE, TOKENIZER_CONFIG, *PROCESSOR_FILES)
-    defaults = [template for template in found if template.name == DEFAULT]
-    for file in order:
-        for template in defaults:
-            if template.file == file:
-                return template
-    return next((t for t in defaults if t.file.endswith(".gguf") and "/" not in t.file), None)
+def in_file(name: str, text: str) -> FoundTemplate:
+    """A template file, named as transformers names it."""
+    if name == STANDALONE:
+        return FoundTemplate(name, DEFAULT, text)
+    folder, _, base = name.rpartition("/")
+    return FoundTemplate(name, base.removesuffix(".jinja") if folder == ADDITIONAL else name, text)
 
 
-def in_json(file: str, document: Any, members: Iterator[tuple[str, str, Any]]) -> Iterator[FoundTemplate]:
-    """Templates in one JSON file: its chat_template, and any other string with Jinja in it.
-
-    `members` are the file's members as `strict_json.walk` gives them.
-    """
-    yield from _of_document(file, document)
-    for path, key, value in members:
-        if not isinstance(value, str) or path == KEY or path.startswith(f"{KEY}["):
-            continue
-        if key == KEY or path.startswith(f"{KEY}.") or "{%" in value or "{{" in value:
-            if not path.startswith(f"{KEY}.") or path != f"{KEY}.{DEFAULT}":
-                yield FoundTemplate(file, path, value)
+def in_json(name: str, document: Any) -> Iterator[FoundTemplate]:
+    """Templates in one JSON file: its chat_template, and any other string with Jinja in it."""
+    yield from _declared(name, document)
+    for path, key, value in walk(document, skip=_VOCABULARY_KEYS):
+        if isinstance(value, str) and not path.startswith(KEY):
+            if key == KEY or "{%" in value or ("{{" in value and "}}" in value):
+                yield FoundTemplate(name, path, value, declared=key == KEY)
 
 
-def in_gguf(file: str, keys: Mapping[str, Any]) -> Iterator[FoundTemplate]:
+def in_gguf(name: str, keys: Mapping[str, Any]) -> Iterator[FoundTemplate]:
     """Templates in GGUF metadata: `tokenizer.chat_template` and `tokenizer.chat_template.NAME`."""
     for key, value in keys.items():
-        if isinstance(value, str) and (key == GGUF_KEY or "{%" in value or "{{" in value):
-            yield FoundTemplate(file, DEFAULT if key == GGUF_KEY else key, value)
+        if not isinstance(value, str):
+            continue
+        if key == GGUF_KEY:
+            yield FoundTemplate(name, DEFAULT, value)
+        elif key.startswith(f"{GGUF_KEY}."):
+            yield FoundTemplate(name, key.removeprefix(f"{GGUF_KEY}."), value)
+        elif "{%" in value or ("{{" in value and "}}" in value):
+            yield FoundTemplate(name, key, value, declared=False)
 
 
 def read_text(path: Path) -> str:
@@ -107,16 +108,22 @@ def read_text(path: Path) -> str:
         raise ConfigError(path, f"not UTF-8 ({error})", "Fetch it again.") from error
 
 
-def _of_document(file: str, document: Any) -> Iterator[FoundTemplate]:
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(path, f"not JSON ({error})", "Fetch it again.") from error
+
+
+def _declared(name: str, document: Any) -> Iterator[FoundTemplate]:
     """chat_template as a text, as a list of {name, template}, or as a map of names."""
     value = document.get(KEY) if isinstance(document, dict) else None
-    if isinstance(value, str):
-        yield FoundTemplate(file, DEFAULT, value)
+    if isinstance(value, list):
+        pairs = [(e.get("name"), e.get("template")) for e in value if isinstance(e, dict)]
     elif isinstance(value, dict):
-        for name, text in value.items():
-            if isinstance(text, str):
-                yield FoundTemplate(file, name, text)
-    elif isinstance(value, list):
-        for entry in value:
-            if isinstance(entry, dict) and isinstance(entry.get("template"), str):
-                yield FoundTemplate(file, str(entry.get("name")), entry["template"])
+        pairs = list(value.items())
+    else:
+        pairs = [(DEFAULT, value)]
+    for title, text in pairs:
+        if isinstance(text, str):
+            yield FoundTemplate(name, str(title), text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from pipelines.canonical import Frozen
@@ -67,11 +68,11 @@ class Layout:
         return self.root / "releases" / line / f"{version}.json"
 
 
-def create_registry(config: InitConfig) -> Path:
+def create_registry(config: InitConfig, fill: Callable[[Path], None] | None = None) -> Path:
     """Make a registry with its bare origin and DVC remote; raises WrongKindOfPath when in the way.
 
-    Everything is built under a temporary name and renamed at the end, so that an interrupted
-    `init` leaves no half registry.
+    `fill` adds files before the first commit. Everything is built under a temporary name and
+    renamed at the end, so that an interrupted `init` leaves no half registry.
     """
     for path in (config.registry, config.origin):
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -82,6 +83,8 @@ def create_registry(config: InitConfig) -> Path:
         shutil.rmtree(building)
     building.mkdir()
     _write_files(building)
+    if fill is not None:
+        fill(building)
     git.git(building, "init", "--quiet", "--initial-branch=main")
     _configure_dvc(building, config.remote)
     git.commit_all(building, "Make the registry")

@@ -1,0 +1,143 @@
+"""Batch inference: one question about every document of a corpus, answered by a release."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from pydantic import Field
+
+from flows.guards import refuse_endless_restarts
+from flows.parameters import BatchForm, DocumentsForm, Fields, JobForm, OneLabel, QuestionForm
+from flows.reports import publish_report, publish_table
+from pipelines.batch.job import BatchJob, Chunking, Corpus, Prompt, Sampling
+from pipelines.batch.records import BatchManifest, ModelOnDisk
+from pipelines.canonical import Frozen, canonical_json, sha256_bytes
+from pipelines.releases import fetch_weights
+from pipelines.settings import Settings, load_settings
+
+_TEXT = "{{ text }}"
+LABEL = "label"
+
+
+class BatchResult(Frozen):
+    """A finished job and where its rows lie."""
+
+    output: str
+    manifest: BatchManifest
+
+
+@flow(name="batch-inference", flow_run_name="ask {job.model} about {documents.path}")
+def batch_inference(
+    documents: Annotated[DocumentsForm, Field(json_schema_extra={"title": "Documents"})],
+    question: Annotated[QuestionForm, Field(json_schema_extra={"title": "Question"})],
+    job: Annotated[JobForm, Field(json_schema_extra={"title": "Job"})],
+) -> BatchResult:
+    """Ask one question about every document of a folder.
+
+    The results are Parquet files with one row per part of a document, and a manifest whose counts
+    add up. A document that fails is a row with an error, never a missing one. A job that was
+    interrupted goes on where it stopped when the same form is sent again.
+
+    Args:
+        documents: What to read.
+        question: What to ask.
+        job: Who answers.
+    """
+    refuse_endless_restarts()
+    form = BatchForm(documents=documents, question=question, job=job)
+    result = run_job(load_settings(), form)
+    manifest = result.manifest
+    key = f"batch-{Path(result.output).name}"
+    publish_table(key, _rows(result), f"{manifest.rows_ok} of {manifest.rows} rows answered")
+    publish_report(f"{key}-report", Path(result.output) / "report.md", f"Job {manifest.name}")
+    return result
+
+
+@task(name="batch", task_run_name="batch {form.job.model}", cache_policy=NO_CACHE)
+def run_job(settings: Settings, form: BatchForm) -> BatchResult:
+    """Fetch and re-hash the release's weights, then plan and run the job to its end."""
+    from pipelines.batch.run import run_batch
+
+    with fetch_weights(settings, form.job.model) as held:
+        model = ModelOnDisk(
+            name=form.job.model,
+            weights=held.weights,
+            weight_digest=held.release.weight_digest,
+            template_sha256=held.release.template_sha256,
+        )
+        job = make_job(form, settings.jobs, held.release.weight_digest)
+        get_run_logger().info("results go to %s", job.output)
+        return BatchResult(output=job.output, manifest=run_batch(job, model))
+
+
+def make_job(form: BatchForm, jobs: Path, weight_digest: str) -> BatchJob:
+    """The job that a form means; its output is a folder of `jobs`.
+
+    A job without a name is named by its content and the weights that answer it, so that the same
+    request continues the same job and a new release starts another.
+    """
+    documents, question = form.documents, form.question
+    content = {**form.model_dump(mode="json"), "weights": weight_digest}
+    line = form.job.model.partition("@")[0]
+    name = form.job.name or f"{line}-{sha256_bytes(canonical_json(content))[:12]}"
+    return BatchJob(
+        name=name,
+        model=form.job.model,
+        corpus=Corpus(
+            path=Path(documents.path),
+            kind="jsonl" if documents.path.endswith(".jsonl") else "folder",
+        ),
+        classification=documents.classification,
+        prompt=Prompt(template=prompt_template(question)),
+        output_schema=output_schema(question),
+        sampling=Sampling(max_tokens=question.max_tokens),
+        chunking=Chunking(tokens=documents.part_tokens, first=documents.first_parts),
+        output=str(jobs / name),
+    )
+
+
+def prompt_template(question: QuestionForm) -> str:
+    """The question as a template: labels that it does not name are added, then the document."""
+    template = question.prompt
+    if isinstance(question.answer, OneLabel):
+        labels = question.answer.labels
+        if not all(label in template for label in labels):
+            template = f"{template}\n\nAnswer with one of: {', '.join(labels)}."
+    return template if _TEXT in template else f"{template}\n\n{_TEXT}"
+
+
+def output_schema(question: QuestionForm) -> dict[str, Any] | None:
+    """The JSON Schema that every answer must fit, or None for free text."""
+    answer = question.answer
+    if isinstance(answer, OneLabel):
+        return {
+            "type": "object",
+            "properties": {LABEL: {"enum": list(answer.labels)}},
+            "required": [LABEL],
+            "additionalProperties": False,
+        }
+    if isinstance(answer, Fields):
+        schema: dict[str, Any] = json.loads(answer.json_schema)
+        return schema
+    return None
+
+
+def _rows(result: BatchResult) -> list[dict[str, str]]:
+    manifest = result.manifest
+    facts = {
+        "results": result.output,
+        "model": f"{manifest.model}, weights {manifest.weight_digest[:12]}",
+        "documents": str(manifest.documents),
+        "documents with errors": str(manifest.documents_with_errors),
+        "rows": str(manifest.rows),
+        "rows answered": str(manifest.rows_ok),
+        **{f"rows with error {kind}": str(count) for kind, count in manifest.errors.items()},
+        "tokens read": str(manifest.tokens.prompt),
+        "tokens written": str(manifest.tokens.completion),
+        "classification": manifest.classification,
+    }
+    return [{"fact": fact, "value": value} for fact, value in facts.items()]

@@ -1,0 +1,169 @@
+"""A chat template as a syntax tree, judged by an allow-list.
+
+A template is a program that sees every prompt. What honest ones need is small: loops over
+messages, tests of roles and of control marks, string methods, JSON. Everything else is refused:
+attribute traversal, includes, calls of unknown names, conditions on words or dates, addresses and
+invisible characters in the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from jinja2 import nodes
+from jinja2.exceptions import TemplateSyntaxError
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from pipelines.verification.findings import quoted
+from pipelines.verification.template_taint import Taint, literals
+
+MAX_TEMPLATE_CHARACTERS = 200_000
+MAX_REPEAT = 1_000
+
+_NODES = frozenset({
+    *("Template", "Output", "TemplateData", "Const", "Name", "NSRef", "Assign", "AssignBlock"),
+    *("If", "For", "Macro", "Call", "CallBlock", "CondExpr", "Filter", "FilterBlock", "Test"),
+    *("Getattr", "Getitem", "Slice", "Compare", "Operand", "And", "Or", "Not", "Add", "Sub"),
+    *("Mul", "Div", "FloorDiv", "Mod", "Neg", "Pos", "Concat", "List", "Tuple", "Dict", "Pair"),
+    *("Keyword", "With", "Break", "Continue", "Scope", "ExtensionAttribute"),
+})  # fmt: skip
+_FILTERS = frozenset(
+    "abs batch capitalize count d default dictsort e escape first float groupby indent int items "
+    "join last length list lower map max min reject rejectattr replace reverse round safe select "
+    "selectattr slice sort string sum title tojson trim truncate unique upper wordcount".split()
+)
+_TESTS = frozenset(
+    "boolean defined divisibleby eq equalto even false float ge greaterthan gt in integer iterable "
+    "le lessthan lower lt mapping ne none number odd sameas sequence string true undefined "
+    "upper".split()
+)
+_FUNCTIONS = frozenset({"raise_exception", "range", "namespace", "dict", "strftime_now", "loop", "caller"})
+_METHODS = frozenset(
+    "append capitalize count endswith find get index items join keys lower lstrip partition pop "
+    "removeprefix removesuffix replace rfind rpartition rsplit rstrip split splitlines startswith "
+    "strip title upper values cycle isdigit isalpha isalnum isspace isupper islower".split()
+)
+_CLOCK = "strftime_now"
+_URL = re.compile(r"(https?|ftp|file|data)://?|www\.\w", re.IGNORECASE)
+_INVISIBLE = re.compile(
+    "[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f]"
+)
+
+
+class GenerationTag(Extension):
+    """`{% generation %}…{% endgeneration %}`, which transformers adds to mark assistant text."""
+
+    tags: ClassVar[set[str]] = {"generation"}
+
+    def parse(self, parser: Parser) -> nodes.CallBlock:
+        """The block as a call that returns its body unchanged."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        call = self.call_method("render_body")
+        return nodes.CallBlock(call, [], [], body).set_lineno(line)
+
+    def render_body(self, caller: Any) -> Any:
+        """What the block renders to: its body."""
+        return caller()
+
+
+def make_environment() -> ImmutableSandboxedEnvironment:
+    """Jinja as transformers configures it for chat templates (utils/chat_template_utils.py)."""
+    return ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols]
+    )
+
+
+def judge_template(text: str) -> list[tuple[str, str]]:
+    """What is wrong with a template, as (rule, fact); empty when the allow-list admits all of it."""
+    if len(text) > MAX_TEMPLATE_CHARACTERS:
+        return [("template.size", f"it has {len(text)} characters")]
+    try:
+        tree = make_environment().parse(text)
+    except (TemplateSyntaxError, RecursionError) as error:
+        return [("template.syntax", f"it does not parse: {error}")]
+    try:
+        return list(dict.fromkeys(_judge(tree)))
+    except RecursionError:
+        return [("template.size", "it nests too deeply")]
+
+
+def _judge(tree: nodes.Template) -> Iterator[tuple[str, str]]:
+    macros = {macro.name for macro in tree.find_all(nodes.Macro)}
+    callers = {name for macro in tree.find_all(nodes.Macro) for name in [macro.name, "caller"]}
+    for node in _walk(tree):
+        kind = type(node).__name__
+        if kind not in _NODES:
+            yield "template.construct", f"line {node.lineno}: {kind} has no place in a chat template"
+        elif isinstance(node, nodes.Filter) and node.name not in _FILTERS:
+            yield "template.filter", f"line {node.lineno}: the filter {quoted(node.name)}"
+        elif isinstance(node, nodes.Test) and node.name not in _TESTS:
+            yield "template.test", f"line {node.lineno}: the test {quoted(node.name)}"
+        elif isinstance(node, nodes.Call):
+            yield from _judge_call(node, macros | callers)
+        elif isinstance(node, nodes.Getattr | nodes.Getitem):
+            yield from _judge_access(node)
+        elif isinstance(node, nodes.Name) and node.name.startswith("__"):
+            yield "template.attribute", f"line {node.lineno}: the name {quoted(node.name)}"
+        elif isinstance(node, nodes.Mul):
+            yield from _judge_repeat(node)
+        elif isinstance(node, nodes.Const | nodes.TemplateData):
+            yield from _judge_text(node)
+    yield from Taint(tree, _CLOCK).findings()
+
+
+def _walk(node: nodes.Node) -> Iterator[nodes.Node]:
+    yield node
+    for child in node.iter_child_nodes():
+        yield from _walk(child)
+
+
+def _judge_call(node: nodes.Call, macros: set[str]) -> Iterator[tuple[str, str]]:
+    target = node.node
+    if isinstance(target, nodes.Name):
+        if target.name not in _FUNCTIONS | macros:
+            yield "template.call", f"line {node.lineno}: it calls {quoted(target.name)}"
+        elif target.name == "range":
+            sizes = [value for value in literals(node.args) if isinstance(value, int)]
+            if any(abs(size) > MAX_REPEAT for size in sizes):
+                yield "template.work", f"line {node.lineno}: a range of {max(sizes)}"
+    elif isinstance(target, nodes.Getattr):
+        if target.attr not in _METHODS:
+            yield "template.call", f"line {node.lineno}: it calls the method {quoted(target.attr)}"
+    elif not (
+        isinstance(target, nodes.ExtensionAttribute)
+        and (target.identifier, target.name) == (GenerationTag.identifier, "render_body")
+    ):
+        yield "template.call", f"line {node.lineno}: it calls a computed value"
+
+
+def _judge_access(node: nodes.Getattr | nodes.Getitem) -> Iterator[tuple[str, str]]:
+    names = [node.attr] if isinstance(node, nodes.Getattr) else list(literals([node.arg]))
+    for name in names:
+        if isinstance(name, str) and name.startswith("_"):
+            yield "template.attribute", f"line {node.lineno}: it reaches for {quoted(name)}"
+
+
+def _judge_repeat(node: nodes.Mul) -> Iterator[tuple[str, str]]:
+    for value in literals([node.left, node.right]):
+        if isinstance(value, int | float) and abs(value) > MAX_REPEAT:
+            yield "template.work", f"line {node.lineno}: it multiplies by {value}"
+
+
+def _judge_text(node: nodes.Const | nodes.TemplateData) -> Iterator[tuple[str, str]]:
+    text = node.data if isinstance(node, nodes.TemplateData) else node.value
+    if not isinstance(text, str):
+        return
+    if "__" in text and re.search(r"__[a-z]+__", text):
+        yield "template.attribute", f"line {node.lineno}: the text {quoted(text)}"
+    if match := _URL.search(text):
+        found = text[max(0, match.start() - 10) : match.start() + 50]
+        yield "template.address", f"line {node.lineno}: the address {quoted(found)}"
+    if match := _INVISIBLE.search(text):
+        fact = f"line {node.lineno}: the invisible character {quoted(match[0])}"
+        yield "template.invisible", fact

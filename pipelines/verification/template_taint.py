@@ -1,0 +1,193 @@
+"""Where a template decides by what people wrote, or by the date.
+
+A back door in a template waits for a word in the prompt or for a day. Honest templates look at
+content too, but for marks (`<think>`, `[INST]`, `/no_think`), never for words; and they print the
+date, but decide nothing by it. So: follow content and clock through assignments, and refuse
+conditions and rewriting that compare them with words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from jinja2 import nodes
+
+from pipelines.verification.findings import quoted
+
+_CONTENT_KEYS = frozenset({"content", "text", "value", "reasoning_content", "reasoning", "thinking"})
+# Kinds of parts: a template may ask whether a part of a message has one of these as a key.
+_PART_KINDS = frozenset(
+    "type text image images image_url video videos video_url audio audios audio_url input_audio "
+    "input_image input_text file document role name".split()
+)
+_PASSING_METHODS = frozenset(
+    "strip lstrip rstrip lower upper title capitalize split rsplit splitlines partition rpartition "
+    "replace removeprefix removesuffix join".split()
+)
+_COMPARING_METHODS = frozenset(
+    "startswith endswith find rfind index count split rsplit partition rpartition replace "
+    "removeprefix removesuffix".split()
+)
+_PASSING_FILTERS = frozenset(
+    "trim lower upper title capitalize string replace safe escape e default d first last join "
+    "truncate indent list reverse".split()
+)
+_HARMLESS_TESTS = frozenset(
+    "defined undefined none string mapping iterable sequence number integer float boolean true "
+    "false odd even".split()
+)
+# A mark: something that nobody types as a word. Letters alone, with spaces or simple punctuation
+# between them, are words.
+_WORDS = re.compile(r"[\s\"'.,:;!?()-]*(?:[^\W_]+[\s\"'.,:;!?()-]*)+")
+
+
+def literals(expressions: Iterable[nodes.Node]) -> Iterator[Any]:
+    """Constants anywhere in some expressions."""
+    for expression in expressions:
+        if isinstance(expression, nodes.Const):
+            yield expression.value
+        for constant in expression.find_all(nodes.Const):
+            yield constant.value
+
+
+class Taint:
+    """Names that carry content or the clock, found by following assignments to a fixed point."""
+
+    def __init__(self, tree: nodes.Template, clock: str) -> None:
+        self.tree, self.clock = tree, clock
+        self.content_names: set[str] = set()
+        self.clock_names: set[str] = set()
+        self.part_names: set[str] = set()
+        before = -1
+        while before != len(self.content_names) + len(self.clock_names):
+            before = len(self.content_names) + len(self.clock_names)
+            self._propagate()
+
+    def _propagate(self) -> None:
+        for node in self.tree.find_all((nodes.Assign, nodes.For, nodes.With)):
+            if isinstance(node, nodes.Assign):
+                pairs = [(node.target, node.node)]
+            elif isinstance(node, nodes.For):
+                pairs = [(node.target, node.iter)]
+            else:
+                pairs = list(zip(node.targets, node.values, strict=True))
+            for target, value in pairs:
+                if self.is_content(value):
+                    self.content_names |= _targets(target)
+                    if isinstance(node, nodes.For):
+                        self.part_names |= _targets(target)
+                if self.is_clock(value):
+                    self.clock_names |= _targets(target)
+        for block in self.tree.find_all(nodes.AssignBlock):
+            if any(self.is_content(child) for out in block.find_all(nodes.Output) for child in out.nodes):
+                self.content_names |= _targets(block.target)
+        for call in self.tree.find_all(nodes.Call):
+            self._into_macro(call)
+
+    def _into_macro(self, call: nodes.Call) -> None:
+        if not isinstance(call.node, nodes.Name):
+            return
+        for macro in self.tree.find_all(nodes.Macro):
+            if macro.name == call.node.name:
+                for parameter, argument in zip(macro.args, call.args, strict=False):
+                    if self.is_content(argument):
+                        self.content_names.add(parameter.name)
+
+    def is_content(self, node: nodes.Node | None) -> bool:
+        """Whether an expression is text that somebody wrote."""
+        if isinstance(node, nodes.Name):
+            return node.name in self.content_names
+        if isinstance(node, nodes.NSRef):
+            return f"{node.name}.{node.attr}" in self.content_names
+        if isinstance(node, nodes.Getattr | nodes.Getitem):
+            return self._is_content_access(node)
+        if isinstance(node, nodes.Filter):
+            return node.name in _PASSING_FILTERS and self.is_content(node.node)
+        if isinstance(node, nodes.Call):
+            target = node.node
+            return (
+                isinstance(target, nodes.Getattr)
+                and target.attr in _PASSING_METHODS
+                and self.is_content(target.node)
+            )
+        if isinstance(node, nodes.CondExpr):
+            return self.is_content(node.expr1) or self.is_content(node.expr2)
+        if isinstance(node, nodes.Add | nodes.Or | nodes.And):
+            return self.is_content(node.left) or self.is_content(node.right)
+        if isinstance(node, nodes.Concat):
+            return any(self.is_content(part) for part in node.nodes)
+        return False
+
+    def _is_content_access(self, node: nodes.Getattr | nodes.Getitem) -> bool:
+        if isinstance(node, nodes.Getattr):
+            key: Any = node.attr
+        elif isinstance(node.arg, nodes.Const):
+            key = node.arg.value
+        else:  # a slice or a computed key keeps what it is taken from
+            return self.is_content(node.node)
+        if isinstance(node.node, nodes.Name) and f"{node.node.name}.{key}" in self.content_names:
+            return True
+        return key in _CONTENT_KEYS if isinstance(key, str) else self.is_content(node.node)
+
+    def is_clock(self, node: nodes.Node | None) -> bool:
+        """Whether an expression was made from the current time."""
+        if node is None:
+            return False
+        names = [node] if isinstance(node, nodes.Name) else list(node.find_all(nodes.Name))
+        calls = [node] if isinstance(node, nodes.Call) else list(node.find_all(nodes.Call))
+        called = any(isinstance(c.node, nodes.Name) and c.node.name == self.clock for c in calls)
+        return called or any(name.name in self.clock_names for name in names)
+
+    def findings(self) -> Iterator[tuple[str, str]]:
+        """Conditions and rewriting on words, and conditions on the date."""
+        for compare in self.tree.find_all(nodes.Compare):
+            sides = [compare.expr, *(operand.expr for operand in compare.ops)]
+            yield from self._judge(compare, sides)
+        for test in self.tree.find_all(nodes.Test):
+            if test.name not in _HARMLESS_TESTS:
+                yield from self._judge(test, [test.node, *test.args])
+        for call in self.tree.find_all(nodes.Call):
+            target = call.node
+            if isinstance(target, nodes.Getattr) and target.attr in _COMPARING_METHODS:
+                yield from self._judge(call, [target.node, *call.args])
+        for applied in self.tree.find_all(nodes.Filter):
+            if applied.node is not None and applied.name in ("replace", "select", "reject"):
+                yield from self._judge(applied, [applied.node, *applied.args])
+            elif applied.name in ("selectattr", "rejectattr") and applied.args:
+                yield from self._judge_attribute(applied)
+
+    def _judge(self, where: nodes.Node, parts: list[nodes.Node]) -> Iterator[tuple[str, str]]:
+        if any(self.is_clock(part) for part in parts):
+            yield "template.date", f"line {where.lineno}: it decides by the current date"
+        content = [part for part in parts if self.is_content(part)]
+        if content:
+            of_parts = all(isinstance(c, nodes.Name) and c.name in self.part_names for c in content)
+            allowed = _PART_KINDS if of_parts else frozenset[str]()
+            others = [part for part in parts if not self.is_content(part)]
+            yield from _judge_words(where, others, allowed)
+
+    def _judge_attribute(self, applied: nodes.Filter) -> Iterator[tuple[str, str]]:
+        """selectattr(attribute, test, value): words matter only for an attribute that is content."""
+        attribute, *rest = applied.args
+        key = attribute.value if isinstance(attribute, nodes.Const) else None
+        if not isinstance(key, str) or key.split(".")[-1] in _CONTENT_KEYS:
+            yield from _judge_words(applied, rest[1:], frozenset())
+
+
+def _judge_words(
+    where: nodes.Node, others: list[nodes.Node], allowed: frozenset[str]
+) -> Iterator[tuple[str, str]]:
+    for value in literals(others):
+        if isinstance(value, str) and value not in allowed and _WORDS.fullmatch(value):
+            fact = f"line {where.lineno}: it looks for the words {quoted(value)} in a message"
+            yield "template.trigger", fact
+
+
+def _targets(node: nodes.Node) -> set[str]:
+    if isinstance(node, nodes.Name):
+        return {node.name}
+    if isinstance(node, nodes.NSRef):
+        return {f"{node.name}.{node.attr}"}
+    return {name.name for name in node.find_all(nodes.Name)}
