@@ -7,13 +7,18 @@ stage does not pay for them.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows import console
 from pipelines.errors import NoSpaceLeft, WeighbridgeError, exit_code, is_disk_full
+
+if TYPE_CHECKING:
+    from flows.reports import Onboarded
 
 app = typer.Typer(
     name="weighbridge",
@@ -36,6 +41,11 @@ Registry = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Suites = Annotated[
+    list[str] | None, typer.Option("--suite", "-s", help="A suite of the registry; repeatable.")
+]
+Purpose = Annotated[str, typer.Option(help="Declared use: commercial or research.")]
+Convert = Annotated[str, typer.Option(help="as-is, or dequantise a GGUF file to safetensors.")]
 ModelName = Annotated[str, typer.Argument(help="A name in models.yaml.")]
 ReleaseName = Annotated[str, typer.Argument(help="LINE@STAGE, e.g. licence-triage@production.")]
 
@@ -153,6 +163,171 @@ def doctor(
     console.show_table("Doctor", ["check", "result", "fact"], rows, data, json)
     if not all(f.passed for f in findings):
         raise typer.Exit(1)
+
+
+@app.command()
+def add(
+    reference: Annotated[str, typer.Argument(help="Where the weights come from.")],
+    name: Annotated[str, typer.Option("--name", "-n", help="What to call them.")],
+    purpose: Purpose = "commercial",
+    convert: Convert = "as-is",
+    registry: Registry = None,
+    json: Json = False,
+) -> None:
+    """Resolve a reference once and add it to models.yaml; nothing is ingested yet."""
+    from flows.adding import add_reference
+    from pipelines.settings import load_settings
+
+    added = add_reference(load_settings(registry), reference, name, convert, purpose)
+    console.show(added, json, f"Added {name}: {added['reference']}")
+
+
+@app.command()
+def onboard(
+    name: ModelName,
+    reference: Annotated[str, typer.Option(help="Where a new model's weights come from.")] = "",
+    suite: Suites = None,
+    purpose: Purpose = "commercial",
+    convert: Convert = "as-is",
+    registry: Registry = None,
+    json: Json = False,
+) -> None:
+    """Bring a model in: ingest, verify, sign, evaluate on the named suites."""
+    with _flows(registry):
+        from flows.onboard import onboard as flow
+        from flows.parameters import ModelForm, UseForm
+
+        model = ModelForm.model_validate(
+            {"name": name, "reference": reference, "convert": convert}
+        )
+        done = flow(model, tuple(suite or ()), UseForm.model_validate({"purpose": purpose}))
+    _show_onboarded(done, json)
+
+
+@app.command()
+def evaluate(
+    names: Annotated[list[str] | None, typer.Argument(help="Models; default: all.")] = None,
+    registry: Registry = None,
+    json: Json = False,
+) -> None:
+    """Evaluate whatever is out of date, as the nightly run does."""
+    with _flows(registry):
+        from flows.nightly_evaluation import nightly_evaluation as flow
+
+        rows = flow(tuple(names or ()))
+    data = {"evaluations": [row.model_dump() for row in rows]}
+    cells = [[row.evaluation, row.outcome, row.detail] for row in rows]
+    console.show_table("Evaluations", ["evaluation", "outcome", "detail"], cells, data, json)
+
+
+@app.command()
+def finetune(
+    name: ModelName,
+    base: Annotated[str, typer.Option(help="The model to tune.")],
+    recipe: Annotated[str, typer.Option(help="recipes/NAME.yaml in the registry.")],
+    dataset: Annotated[str, typer.Option(help="datasets/NAME in the registry.")],
+    suite: Suites = None,
+    release: Annotated[str, typer.Option(help="Also gate it for this release line.")] = "",
+    policy: Annotated[str, typer.Option(help="policy/gates/NAME.yaml for the gate.")] = "default",
+    registry: Registry = None,
+    json: Json = False,
+) -> None:
+    """Check the data, train an adapter, merge it, verify and evaluate the result."""
+    with _flows(registry):
+        from flows.finetune import finetune as flow
+        from flows.parameters import GateForm, TuningForm
+
+        rule = GateForm(release=release, policy=policy) if release else None
+        tuning = TuningForm(name=name, recipe=recipe, dataset=dataset)
+        done = flow(base, tuning, tuple(suite or ()), rule=rule)
+    _show_onboarded(done, json)
+
+
+@app.command()
+def gate(
+    name: ModelName,
+    release: Annotated[str, typer.Option(help="The release line it wants to enter.")],
+    policy: Annotated[str, typer.Option(help="policy/gates/NAME.yaml.")] = "default",
+    baseline: Annotated[str, typer.Option(help="Compare with this model.")] = "",
+    registry: Registry = None,
+    json: Json = False,
+) -> None:
+    """Compare a candidate with its pinned baseline. Exit 1 unless it passes."""
+    with _flows(registry):
+        from flows.gate import gate as flow
+        from flows.parameters import GateForm
+
+        verdict = flow(name, GateForm(release=release, policy=policy, baseline=baseline))
+    rows = [[task.task, task.outcome, task.reason] for task in verdict.tasks]
+    title = f"{name} against {verdict.baseline}: {verdict.outcome}"
+    data = verdict.model_dump(mode="json")
+    console.show_table(title, ["task", "outcome", "reason"], rows, data, json)
+    if verdict.outcome != "pass":
+        raise typer.Exit(1)
+
+
+@app.command()
+def promote(
+    name: ModelName,
+    stage: Annotated[str, typer.Option(help="production or staging.")] = "production",
+    registry: Registry = None,
+    json: Json = False,
+) -> None:
+    """Release a candidate with a current, passing verdict. Exit 1 with the reason if refused."""
+    with _flows(registry):
+        from flows.promote import promote as flow
+
+        release = flow(name, stage)
+    data = release.model_dump(mode="json")
+    text = f"{release.release}@{release.stage} is {release.version}: {release.model}"
+    console.show(data, json, text)
+
+
+@app.command()
+def up(
+    port: Annotated[int | None, typer.Option(help="Default: 4200, or a free one.")] = None,
+    registry: Registry = None,
+) -> None:
+    """Open the Prefect UI on this registry: server, deployments and a worker, until Ctrl-C."""
+    from flows.local import up as start
+    from flows.local import wait_for_ever
+    from pipelines.settings import load_settings
+
+    console.note("starting the Prefect server; the first start takes up to a minute")
+    with start(load_settings(registry), port) as server:
+        console.note(f"open {server.url} in a browser; Ctrl-C stops the server and the worker")
+        wait_for_ever()
+
+
+@app.command()
+def demo(
+    directory: Annotated[Path | None, typer.Argument(help="Default: demo/ in this project.")] = None,
+) -> None:
+    """Run the whole chain on a small real model: onboard, tune, gate, promote, batch."""
+    from flows.demo.run import DEMO, run_demo
+
+    run_demo((directory or DEMO).absolute())
+
+
+@contextmanager
+def _flows(registry: Path | None) -> Iterator[None]:
+    """A server to report to; anything that imports Prefect is imported inside."""
+    from flows.local import reporting
+    from pipelines.settings import load_settings
+
+    with reporting(load_settings(registry)):
+        yield
+
+
+def _show_onboarded(done: Onboarded, json: bool) -> None:
+    rows = [
+        [record.suite, task.task, task.metric, f"{task.value:.3f}", str(task.items)]
+        for record in done.evaluations
+        for task in record.tasks
+    ]
+    title = f"{done.name}: weights {done.weight_digest}"
+    columns = ["suite", "task", "metric", "value", "items"]
+    console.show_table(title, columns, rows, done.model_dump(mode="json"), json)
 
 
 def main() -> None:

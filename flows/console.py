@@ -23,6 +23,11 @@ def complain(message: str) -> None:
     print(f"weighbridge: {message}", file=sys.stderr)
 
 
+def note(message: str) -> None:
+    """Print what is happening on standard error, so that --json stays one document."""
+    print(message, file=sys.stderr, flush=True)
+
+
 def show(data: Any, as_json: bool, text: str) -> None:
     """Print `text`, or `data` as JSON."""
     print(json.dumps(data, indent=1, ensure_ascii=False) if as_json else text)

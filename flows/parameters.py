@@ -1,7 +1,8 @@
 """The parameters of the flows: what their forms in the Prefect UI ask, with titles and examples.
 
 A form shows the fields of a model in the order of `position` (`_ask` sets it), a Literal as a
-select, a union of models as a choice, and only literal defaults: `default_factory` shows empty.
+select, a union of models as a choice between their titles, and only literal defaults:
+`default_factory` shows empty. A section's title must differ from its model's, or it is dropped.
 Field names are part of saved schedules and scripts: rename none.
 """
 
@@ -58,7 +59,7 @@ ModelName = Annotated[
 class UseForm(Form):
     """What the company does with the model: the question that its licence answers."""
 
-    model_config = ConfigDict(title="Declared use")
+    model_config = ConfigDict(title="Use")
 
     purpose: Literal["commercial", "research"] = _ask(
         0, "Purpose", "What the model is used for.", default="commercial"
@@ -148,7 +149,7 @@ class TuningForm(Form):
 class GateForm(Form):
     """Which release line a candidate wants to enter, and what it is compared with."""
 
-    model_config = ConfigDict(title="Gate")
+    model_config = ConfigDict(title="Release gate")
 
     release: ModelName = _ask(
         0,
@@ -186,7 +187,6 @@ class DocumentsForm(Form):
         "Classification",
         "How sensitive the most sensitive document is. Policy decides where such documents may be "
         "processed.",
-        default="internal",
     )
     part_tokens: int = _ask(
         2,

@@ -183,7 +183,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def _wait_until_ready(server: PrefectServer, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_S
-    while not _answers(f"{server.api_url}/health"):
+    while not answers(f"{server.api_url}/health"):
         if process.poll() is not None:
             raise ServerUnreachable(server.url, f"it ended with {process.returncode}", server.log)
         if time.monotonic() > deadline:
@@ -192,7 +192,8 @@ def _wait_until_ready(server: PrefectServer, process: subprocess.Popen[bytes]) -
         time.sleep(_POLL_S)
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether `url` answers 200 within 5 seconds."""
     try:
         with urllib.request.urlopen(url, timeout=5) as response:
             return bool(response.status == 200)

