@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -67,15 +68,11 @@ def ensure_work_pool(client: SyncPrefectClient) -> None:
 
     template = ProcessWorker.get_default_base_job_template()
     pool = WorkPoolCreate(name=WORK_POOL, type="process", base_job_template=template)
-    try:
+    with suppress(ObjectAlreadyExists):
         client.create_work_pool(pool)
-    except ObjectAlreadyExists:
-        pass
     for queue in QUEUES:
-        try:
+        with suppress(ObjectAlreadyExists):
             client.create_work_queue(queue, work_pool_name=WORK_POOL)
-        except ObjectAlreadyExists:
-            continue
 
 
 def ensure_automations(client: SyncPrefectClient) -> None:
@@ -99,7 +96,7 @@ def automations() -> list[AutomationCore]:
     silent = EventTrigger(
         after={heartbeat},
         expect={heartbeat, *(f"prefect.flow-run.{end}" for end in ends)},
-        match={"prefect.resource.id": "prefect.flow-run.*"},  # type: ignore[arg-type]
+        match={"prefect.resource.id": "prefect.flow-run.*"},
         for_each={"prefect.resource.id"},
         posture=Posture.Proactive,
         threshold=1,
@@ -107,8 +104,8 @@ def automations() -> list[AutomationCore]:
     )
     crashed = EventTrigger(
         expect={"prefect.flow-run.Crashed"},
-        match={"prefect.resource.id": "prefect.flow-run.*"},  # type: ignore[arg-type]
-        match_related={"prefect.resource.role": "deployment"},  # type: ignore[arg-type]
+        match={"prefect.resource.id": "prefect.flow-run.*"},
+        match_related={"prefect.resource.role": "deployment"},
         for_each={"prefect.resource.id"},
         posture=Posture.Reactive,
         threshold=1,
@@ -154,8 +151,12 @@ def scheduled_runs(client: SyncPrefectClient, deployment: str) -> int:
     The only proof that the scheduler lives: a server whose scheduler has died still answers its
     health check.
     """
-    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState
+    from prefect.client.schemas.filters import (
+        DeploymentFilter,
+        DeploymentFilterId,
+        FlowRunFilter,
+        FlowRunFilterState,
+    )
     from prefect.client.schemas.filters import FlowRunFilterStateType as StateTypeFilter
     from prefect.client.schemas.objects import StateType
 

@@ -9,7 +9,7 @@ from prefect import flow
 from pydantic import Field
 
 from flows.gate import gate
-from flows.parameters import GateForm, ModelName, TuningForm, UseForm
+from flows.parameters import COMMERCIAL_USE, GateForm, ModelName, TuningForm, UseForm
 from flows.reports import Onboarded
 from flows.stage_tasks import flow_workspace, run_stage
 from flows.steps import verify_and_evaluate
@@ -23,7 +23,7 @@ def finetune(
     base: Annotated[ModelName, Field(json_schema_extra={"title": "Base model"})],
     tuning: Annotated[TuningForm, Field(json_schema_extra={"title": "Tuning"})],
     suites: Annotated[tuple[str, ...], Field(json_schema_extra={"title": "Suites"})] = (),
-    use: Annotated[UseForm, Field(json_schema_extra={"title": "Declared use"})] = UseForm(),
+    use: Annotated[UseForm, Field(json_schema_extra={"title": "Declared use"})] = COMMERCIAL_USE,
     rule: Annotated[GateForm | None, Field(json_schema_extra={"title": "Gate"})] = None,
 ) -> Onboarded:
     """Train a model, verify it, sign it, evaluate it and, if asked, gate it.

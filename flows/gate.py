@@ -58,7 +58,7 @@ def ensure_gate(workspace: Workspace, candidate: str, rule: GateForm) -> GateEnt
 
 
 def choose_baseline(workspace: Workspace, candidate: str, rule: GateForm) -> Baseline:
-    """What the candidate is compared with: named, else pinned before, else in production, else base.
+    """The baseline: the one named, else pinned before, else in production, else the tuning's base.
 
     A pin stays when production moves on: the verdict on the model that was just promoted must not
     become a comparison with itself. Promotion asks whether the pin is what production holds.

@@ -8,7 +8,7 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from flows.parameters import ModelForm, UseForm
+from flows.parameters import COMMERCIAL_USE, ModelForm, UseForm
 from flows.reports import Onboarded
 from flows.stage_tasks import flow_workspace, run_stage
 from flows.steps import verify_and_evaluate
@@ -23,7 +23,7 @@ from pipelines.store.workspace import Workspace
 def onboard(
     model: Annotated[ModelForm, Field(json_schema_extra={"title": "Model"})],
     suites: Annotated[tuple[str, ...], Field(json_schema_extra={"title": "Suites"})] = (),
-    use: Annotated[UseForm, Field(json_schema_extra={"title": "Declared use"})] = UseForm(),
+    use: Annotated[UseForm, Field(json_schema_extra={"title": "Declared use"})] = COMMERCIAL_USE,
 ) -> Onboarded:
     """Bring a model in, verify and sign it, and evaluate it.
 

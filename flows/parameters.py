@@ -34,7 +34,7 @@ def _ask(
     examples: tuple[Any, ...] = (),
     **constraints: Any,
 ) -> Any:
-    """A field of a form; `examples` are also written into the description, where the UI shows them."""
+    """A field of a form; `examples` go into the description too, where the UI shows them."""
     if examples:
         shown = " or ".join(example if isinstance(example, str) else json.dumps(example)
                             for example in examples)  # fmt: skip
@@ -97,6 +97,9 @@ class UseForm(Form):
     def declared(self) -> DeclaredUse:
         """The same as an entry of models.yaml."""
         return DeclaredUse.model_validate(self.model_dump())
+
+
+COMMERCIAL_USE = UseForm()
 
 
 class ModelForm(Form):

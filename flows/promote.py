@@ -47,9 +47,7 @@ def write_release(candidate: str, stage: str) -> Release:
     from pipelines.promotion import promote as write
 
     release = write(load_settings(), candidate, stage)
-    get_run_logger().info(
-        "%s@%s is %s: %s", release.release, stage, release.version, release.model
-    )
+    get_run_logger().info("%s@%s is %s: %s", release.release, stage, release.version, release.model)
     return release
 
 

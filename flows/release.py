@@ -16,7 +16,7 @@ from flows.batch_inference import batch_inference
 from flows.finetune import finetune
 from flows.gate import gate
 from flows.onboard import onboard
-from flows.parameters import BatchForm, GateForm, ModelForm, TuningForm, UseForm
+from flows.parameters import COMMERCIAL_USE, BatchForm, GateForm, ModelForm, TuningForm, UseForm
 from flows.promote import promote
 from flows.reports import CandidateReport, ReleaseReport, candidates_markdown, publish_markdown
 from flows.stage_tasks import flow_workspace
@@ -32,7 +32,7 @@ def release(
     ],
     suites: Annotated[tuple[str, ...], Field(json_schema_extra={"title": "Suites"})],
     rule: Annotated[GateForm, Field(json_schema_extra={"title": "Gate"})],
-    use: Annotated[UseForm, Field(json_schema_extra={"title": "Declared use"})] = UseForm(),
+    use: Annotated[UseForm, Field(json_schema_extra={"title": "Declared use"})] = COMMERCIAL_USE,
     batch: Annotated[BatchForm | None, Field(json_schema_extra={"title": "Batch job"})] = None,
 ) -> ReleaseReport:
     """Bring a base in, tune candidates, gate each, promote the first that passes, run a batch job.

@@ -12,6 +12,7 @@ from flows.reports import Onboarded, publish_report, publish_table, score_rows
 from flows.stage_tasks import evidence, run_stage
 from pipelines.errors import NotVerified, SignatureRefused
 from pipelines.models_edit import add_evaluations
+from pipelines.models_file import load_models
 from pipelines.records import EvaluationRecord, ManifestRecord, VerificationRecord
 from pipelines.store.registry import Layout
 from pipelines.store.workspace import Workspace
@@ -45,8 +46,6 @@ def verify_and_evaluate(workspace: Workspace, name: str, suites: Sequence[str]) 
 
 def evaluate(workspace: Workspace, key: str) -> EvaluationRecord:
     """Bring one evaluation of models.yaml up to date and return its record."""
-    from pipelines.models_file import load_models
-
     run_stage(workspace, f"evaluate@{key}")
     entry = load_models(workspace.root).evaluations[key]
     folder = Layout(workspace.root).evaluation(entry.model, entry.suite)
@@ -82,8 +81,6 @@ def sign_manifest(workspace: Workspace, name: str) -> bool:
 
 def _evaluations(workspace: Workspace, name: str, suites: Sequence[str]) -> list[str]:
     """Keys of the evaluations of `name`, after adding those that `suites` asks for."""
-    from pipelines.models_file import load_models
-
     there = load_models(workspace.root)
     keys = there.evaluations_of(name)
     missing = set(suites) - {there.evaluations[key].suite for key in keys}

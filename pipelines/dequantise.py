@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from pipelines.canonical import Frozen
-from pipelines.gguf_facts import GgufFacts
 from pipelines.progress import report
+
+Dtype = Literal["bfloat16", "float16", "float32"]
 
 _TOOLS = ("gguf", "safetensors", "tokenizers", "torch", "transformers")
 # Facts about the machine that saved the tokenizer, not about the tokenizer.
@@ -34,13 +35,13 @@ class CannotDequantise(Exception):
 def dequantise(
     gguf: Path,
     out: Path,
-    dtype: Literal["bfloat16", "float16", "float32"],
-    facts: GgufFacts,
+    dtype: Dtype,
+    context_length: int | None,
 ) -> Conversion:
     """Write config, weights in `dtype`, tokenizer and chat template to the new folder `out`.
 
     Blocks are expanded in float32 and then rounded to `dtype` (bfloat16: relative error at most
-    2^-8). The same file and tools give the same bytes. Peak memory is about 8 bytes a parameter
+    2^-8). `context_length` in tokens becomes the tokenizer's limit. The same file and tools give the same bytes. Peak memory is about 8 bytes a parameter
     plus the file. Raises CannotDequantise. For run in a child process: it loads torch.
     """
     import torch
@@ -68,8 +69,8 @@ def dequantise(
     report(2, 3, "steps", what)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     settings: dict[str, str | int | float | bool] = {"dtype": dtype}
-    if facts.context_length:  # transformers leaves 1e30 here, which switches truncation off
-        tokenizer.model_max_length = settings["model_max_length"] = facts.context_length
+    if context_length:  # transformers leaves 1e30 here, which switches truncation off
+        tokenizer.model_max_length = settings["model_max_length"] = context_length
     tokenizer.save_pretrained(out)
     _settle(out)
     report(3, 3, "steps", what)

@@ -9,6 +9,9 @@
     │   ├── NotVerified              weights without a passing verification
     │   ├── MalformedFile            a file that breaks the rules of its format
     │   ├── DatasetRefused           training data failed its checks
+    │   ├── TemplateNotTrainable     a chat template that cannot show which text is the answer
+    │   ├── TrainingRefused          a training whose result must not be used
+    │   ├── AdapterForOtherBase      an adapter that was trained on other weights
     │   ├── UnusableEvidence         evaluation results that cannot carry a decision
     │   ├── StageRefused             a stage of the release graph that said no
     │   ├── PromotionRefused         a release that its evidence does not support
@@ -46,7 +49,6 @@
         ├── RestartedTooOften        a flow run that crashes every time
         ├── NothingEvaluated         a nightly evaluation in which all failed
         ├── StoreFailed              an output location that cannot be read or written
-        ├── WorkerStopped            a batch worker that ended before its work was done
         ├── JobNotFinished           a batch job that has no manifest yet
         └── NoSpaceLeft              a disk that is full
 
@@ -155,6 +157,36 @@ class DatasetRefused(Refused):
             f"{dataset}: {'; '.join(reasons)}. Correct or remove these rows and run again."
         )
         self.reasons = tuple(reasons)
+
+
+class TemplateNotTrainable(Refused):
+    """A chat template that cannot show which part of a conversation is the answer."""
+
+    def __init__(self, model: Path | str, fact: str) -> None:
+        super().__init__(
+            f"{model}: {fact}. Give the recipe a `training_template`: the model's own chat template "
+            "with {% generation %} and {% endgeneration %} around the answer and its end token, "
+            "and no other change."
+        )
+        self.fact = fact
+
+
+class TrainingRefused(Refused):
+    """A training whose result must not be used."""
+
+    def __init__(self, name: str, fact: str, remedy: str) -> None:
+        super().__init__(f"{name}: {fact}. {remedy}")
+        self.fact, self.remedy = fact, remedy
+
+
+class AdapterForOtherBase(Refused):
+    """An adapter that was trained on other weights, or does not say on which."""
+
+    def __init__(self, adapter: Path, base_digest: str, stated: str) -> None:
+        super().__init__(
+            f"{adapter}: trained on {stated or 'weights that it does not name'}, and the base here "
+            f"is sha256:{base_digest}. Use the base that it was trained on, or train it again."
+        )
 
 
 class UnusableEvidence(Refused):
@@ -487,15 +519,6 @@ class StoreFailed(Failed):
         super().__init__(
             f"{location}: {name or 'the location'}: {fact}. Check that it exists and that this "
             "process may write there, then run the job again: what was committed is kept."
-        )
-
-
-class WorkerStopped(Failed):
-    """A batch worker that ended before its work was done."""
-
-    def __init__(self, job: str, fact: str) -> None:
-        super().__init__(
-            f"{job}: a worker stopped: {fact}. Run the job again: what was finished is kept."
         )
 
 

@@ -10,16 +10,20 @@ from pathlib import Path
 from pipelines.canonical import Frozen, canonical_json, write_bytes, write_record
 from pipelines.digest import FileEntry, build_manifest, weight_digest
 from pipelines.errors import NoSpaceLeft, SmokeTestFailed, UnusableSource, is_disk_full
-from pipelines.gguf_facts import GgufFacts
-from pipelines.ingest_child import Done, Work, examine
+from pipelines.gguf_facts import GgufFacts, read_facts
+from pipelines.ingest_child import Done, Work, load_and_try
 from pipelines.model_card import CardFacts, model_card, tensor_types
 from pipelines.models_file import ModelEntry
 from pipelines.records import Ancestor, Derivation, LicenceClaim, ManifestRecord
 from pipelines.references import parse_reference
 from pipelines.sources.dispatch import fetch
 from pipelines.sources.intake import Fetched
+from pipelines.verification.findings import listed
 
-_ASK_FOR_ANOTHER = "Ingest it as-is, or take a file that this version of transformers reads."
+_AS_IT_IS = (
+    "Ingest it as it is (convert: as-is), or take a source with one GGUF file that transformers "
+    "reads."
+)
 
 
 class IngestConfig(Frozen):
@@ -42,29 +46,30 @@ def ingest(config: IngestConfig, weights_out: Path, origin_out: Path) -> Manifes
     cache.
 
     Raises SourceNotFound, SourceChanged, UnusableSource, WrongKindOfPath or CommandFailed for the
-    source, SmokeTestFailed for the weights, and NoSpaceLeft.
+    source, MalformedFile and SmokeTestFailed for the weights, and NoSpaceLeft.
     """
     config.cache.mkdir(parents=True, exist_ok=True)
     origin_out.mkdir()
-    dequantise = config.entry.convert == "dequantise"
     with no_space_named(weights_out.parent):
-        with _place(config, weights_out, dequantise=dequantise) as model:
-            fetched = _fetch(config, model, origin_out, dequantise=dequantise)
-            done = examine(
-                Work(
-                    model=model,
-                    dequantise_to=weights_out if dequantise else None,
-                    dtype=config.entry.dtype,
-                    smoke_limit_bytes=config.smoke_limit_bytes,
-                )
-            )
+        with _place(config, weights_out) as model:
+            reference = parse_reference(config.entry.reference)
+            fetched = fetch(reference, config.cache, model, origin_out)
+            ggufs = _gguf_facts(config, model, fetched)
+            done = load_and_try(_work(config, model, weights_out, ggufs))
         if done.problem:
-            raise UnusableSource(config.entry.reference, done.problem, _ASK_FOR_ANOTHER)
+            raise UnusableSource(config.entry.reference, done.problem, _AS_IT_IS)
         if done.smoke.outcome == "failed":
             raise SmokeTestFailed(config.name, done.smoke.problems)
-        files = build_manifest(weights_out) if dequantise else fetched.files
-        record = _record(config, files, fetched, done)
-        _write(record, weights_out, origin_out, fetched, done)
+        files = fetched.files if done.conversion is None else build_manifest(weights_out)
+        record = _record(config, files, fetched, ggufs, done)
+        smoke = done.smoke.model_copy(update={"weight_digest": record.weight_digest})
+        facts = CardFacts(
+            gguf=ggufs,
+            tensors=tensor_types(weights_out),
+            smoke=smoke,
+            left_out=fetched.left_out,
+        )
+        _write(record, facts, origin_out)
     return record
 
 
@@ -80,37 +85,55 @@ def no_space_named(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _place(config: IngestConfig, weights_out: Path, *, dequantise: bool) -> Iterator[Path]:
+def _place(config: IngestConfig, weights_out: Path) -> Iterator[Path]:
     """Where fetched files go: the output itself, or a scratch folder when they are converted."""
     scratch = tempfile.TemporaryDirectory(prefix=".source-", dir=config.cache)
-    with scratch if dequantise else nullcontext() as folder:
+    with scratch if config.entry.convert == "dequantise" else nullcontext() as folder:
         place = Path(folder, "model") if folder else weights_out
         place.mkdir()
         yield place
 
 
-def _fetch(config: IngestConfig, model: Path, origin: Path, *, dequantise: bool) -> Fetched:
-    reference = parse_reference(config.entry.reference)
-    fetched = fetch(reference, config.cache, model, origin)
-    ggufs = [entry.path for entry in fetched.files if entry.path.lower().endswith(".gguf")]
-    if dequantise and len(ggufs) != 1:
-        listed = ", ".join(ggufs) or "none"
+def _gguf_facts(config: IngestConfig, model: Path, fetched: Fetched) -> dict[str, GgufFacts]:
+    """Facts of every GGUF file; refuses to dequantise when there is not exactly one."""
+    names = [entry.path for entry in fetched.files if entry.path.lower().endswith(".gguf")]
+    if config.entry.convert == "dequantise" and len(names) != 1:
         raise UnusableSource(
-            str(reference),
-            f"dequantising needs exactly one GGUF file, and there are: {listed}",
-            "Ingest it as-is, or take a source that holds the one file.",
+            config.entry.reference,
+            f"dequantising needs exactly one GGUF file, and there are: {listed(names) or 'none'}",
+            _AS_IT_IS,
         )
-    return fetched
+    return {name: read_facts(model / name) for name in names}
+
+
+def _work(
+    config: IngestConfig, model: Path, weights_out: Path, ggufs: dict[str, GgufFacts]
+) -> Work:
+    convert = config.entry.convert == "dequantise"
+    name = next(iter(ggufs)) if convert else ""
+    return Work(
+        model=model,
+        gguf=name,
+        out=weights_out,
+        dtype=config.entry.dtype,
+        context_length=ggufs[name].context_length if convert else None,
+        adds_bos=ggufs[name].adds_bos if convert else None,
+        smoke_limit_bytes=config.smoke_limit_bytes,
+    )
 
 
 def _record(
-    config: IngestConfig, files: tuple[FileEntry, ...], fetched: Fetched, done: Done
+    config: IngestConfig,
+    files: tuple[FileEntry, ...],
+    fetched: Fetched,
+    ggufs: dict[str, GgufFacts],
+    done: Done,
 ) -> ManifestRecord:
-    licences = (*fetched.licences, *_gguf_claims(done.gguf))
+    licences = (*fetched.licences, *_gguf_claims(ggufs))
     derivation: Derivation | None = None
     pedigree: tuple[Ancestor, ...] = ()
     if done.conversion is not None:
-        sources = tuple(e for e in fetched.files if e.path in done.gguf)
+        sources = tuple(entry for entry in fetched.files if entry.path in ggufs)
         derivation = Derivation(
             method="dequantise-gguf",
             source_files=sources,
@@ -151,21 +174,10 @@ def _gguf_claims(facts: dict[str, GgufFacts]) -> tuple[LicenceClaim, ...]:
     return tuple(claims)
 
 
-def _write(
-    record: ManifestRecord, weights: Path, origin: Path, fetched: Fetched, done: Done
-) -> None:
-    smoke = done.smoke.model_copy(update={"weight_digest": record.weight_digest})
-    write_record(origin / "smoke.json", smoke)
-    if done.gguf:
-        write_bytes(
-            origin / "gguf.json",
-            canonical_json({k: v.model_dump() for k, v in done.gguf.items()}) + b"\n",
-        )
-    facts = CardFacts(
-        gguf=done.gguf,
-        tensors=tensor_types(record.reference, weights),
-        smoke=smoke,
-        left_out=fetched.left_out,
-    )
+def _write(record: ManifestRecord, facts: CardFacts, origin: Path) -> None:
+    write_record(origin / "smoke.json", facts.smoke)
+    if facts.gguf:
+        gguf = {name: fact.model_dump(mode="json") for name, fact in facts.gguf.items()}
+        write_bytes(origin / "gguf.json", canonical_json(gguf) + b"\n")
     write_bytes(origin / "model_card.md", model_card(record, facts).encode())
     write_record(origin / "manifest.json", record)

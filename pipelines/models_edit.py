@@ -154,9 +154,7 @@ def _add(root: Path, models: _Models, section: str, name: str, entry: Frozen) ->
         raise NameTaken(root / "models.yaml", kind, name, listed or "default values")
 
 
-def _refuse_other_kind(
-    root: Path, models: _Models, name: str, section: str, what: str
-) -> None:
+def _refuse_other_kind(root: Path, models: _Models, name: str, section: str, what: str) -> None:
     if models.entry(section, name) is not None:
         raise NameTaken(root / "models.yaml", "name", name, f"{what} behind it")
 

@@ -8,6 +8,7 @@ and must render every conversation exactly as the original does; what is shipped
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from pipelines.errors import TemplateNotTrainable
@@ -69,7 +70,7 @@ def has_markers(template: str) -> bool:
     tokens = [(kind, value) for kind, value in _lex(template) if kind != "whitespace"]
     return any(
         kind == "block_begin" and following == ("name", _GENERATION)
-        for (kind, _), following in zip(tokens, tokens[1:], strict=False)
+        for (kind, _), following in pairwise(tokens)
     )
 
 
@@ -81,8 +82,6 @@ def mark_answers(template: str) -> str | None:
     None when the template has no such expression.
     """
     tokens = _lex(template)
-    if "".join(value for _, value in tokens) != template:
-        return None
     written: list[str] = []
     found = False
     position = 0
@@ -132,7 +131,10 @@ def _render(
 
 
 def _lex(template: str) -> list[tuple[str, str]]:
-    """The template as (kind, text) pairs whose texts, joined, are the template."""
+    """The template as (kind, text) pairs whose texts, joined, are the template.
+
+    White space that a `-` in a tag removes may be missing from the texts: it renders as nothing.
+    """
     from jinja2 import Environment, TemplateSyntaxError
 
     try:

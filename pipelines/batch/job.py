@@ -71,7 +71,9 @@ class Sampling(Frozen):
         default=0.0, ge=0, le=2, title="Temperature", description="0 takes the likeliest token."
     )
     top_p: float = Field(default=1.0, gt=0, le=1, title="Top p")
-    seed: int = Field(default=0, ge=0, lt=2**31, title="Seed", description="Matters above temperature 0.")
+    seed: int = Field(
+        default=0, ge=0, lt=2**31, title="Seed", description="Matters above temperature 0."
+    )
     attempts: int = Field(
         default=2,
         ge=1,

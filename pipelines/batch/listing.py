@@ -15,7 +15,7 @@ from pipelines.batch.identity import CorpusDigest
 from pipelines.batch.job import BatchJob
 from pipelines.batch.prompt import PromptBuilder
 from pipelines.batch.rows import PlannedRow
-from pipelines.batch.text import DocumentError
+from pipelines.batch.text import DocumentError, printable
 from pipelines.batch.tokens import ModelTokenizer
 from pipelines.canonical import sha256_bytes
 from pipelines.errors import ConfigError
@@ -117,7 +117,7 @@ class Listing:
             prompt_tokens=tokens,
             duplicate_of=draft.duplicate_of,
             error_class=error.error_class if error else None,
-            error_message=printable(error) if error else None,
+            error_message=printable(str(error)) if error else None,
         )
         self.rows += 1
         self.prompt_tokens += 0 if error else tokens
@@ -193,11 +193,6 @@ class _Seen:
             f"INSERT INTO {table} VALUES (?, ?) ON CONFLICT DO NOTHING", (key, identity)
         )
         return inserted.rowcount == 1
-
-
-def printable(error: Exception) -> str:
-    """An error's text as UTF-8 can carry it, at most 2,000 characters."""
-    return str(error).encode("utf-8", "backslashreplace").decode()[:2000]
 
 
 def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -30,6 +30,7 @@ from pipelines.errors import (
     OutputOfAnotherJob,
     TooManyErrors,
 )
+from pipelines.template import template_sha256
 
 
 def plan(job: BatchJob, model: ModelOnDisk) -> JobPlan:
@@ -50,10 +51,8 @@ def plan(job: BatchJob, model: ModelOnDisk) -> JobPlan:
         return _same_job(store, existing, question, job)
     _check_empty(store)
     tokenizer = ModelTokenizer(model.weights)
-    if tokenizer.template_sha256 != model.template_sha256:
-        raise DigestMismatch(
-            f"chat template of {model.name}", model.template_sha256, tokenizer.template_sha256
-        )
+    if (template := template_sha256(model.weights)) != model.template_sha256:
+        raise DigestMismatch(f"chat template of {model.name}", model.template_sha256, template)
     with tempfile.TemporaryDirectory(prefix="weighbridge-plan-") as folder:
         listing = Listing(job, tokenizer, PromptBuilder(job.prompt, tokenizer), length)
         shards = _spool(listing, Path(folder), job.shard_rows)
@@ -139,9 +138,7 @@ def _spool(listing: Listing, folder: Path, shard_rows: int) -> tuple[PlannedShar
         data = planned_parquet(rows)
         Path(folder, str(len(shards))).write_bytes(data)
         start = rows[0].row
-        shards.append(
-            PlannedShard(start=start, stop=start + len(rows), sha256=sha256_bytes(data))
-        )
+        shards.append(PlannedShard(start=start, stop=start + len(rows), sha256=sha256_bytes(data)))
     return tuple(shards)
 
 

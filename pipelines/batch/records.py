@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, NewType, get_args
+from typing import Literal
 
 from pydantic import Field
 
@@ -31,13 +31,10 @@ ErrorClass = Literal[
     "invalid_json",
     "schema_violation",
 ]
-ERROR_CLASSES: tuple[ErrorClass, ...] = get_args(ErrorClass)
-
-RowNumber = NewType("RowNumber", int)
 
 
 class ModelOnDisk(Frozen):
-    """The model that a reference was resolved to."""
+    """The model that a reference was resolved to; whoever makes one has re-hashed the weights."""
 
     name: str = Field(description="as the user named it, e.g. 'licence-triage@production'")
     weights: Path = Field(description="the folder with weights and tokenizer")
@@ -144,6 +141,13 @@ class WorkerRequest(Frozen):
     workers: int = 1
 
 
+class Stopped(Frozen):
+    """Why a worker ended before its work was done: one of our errors, to be raised again."""
+
+    error: str = Field(description="name of the class in pipelines.errors")
+    message: str
+
+
 class WorkerReport(Frozen):
     """What a worker process did; times in seconds, for run.json."""
 
@@ -151,13 +155,12 @@ class WorkerReport(Frozen):
     rows_resumed: int = Field(default=0, description="found in journals")
     shards_committed: int = 0
     shards_lost: int = Field(default=0, description="finished, but another worker was first")
-    errors: int = 0
     engine: str = Field(default="", description="'' when none was started")
     engine_start_s: float = 0.0
-    generate_s: float = Field(default=0.0, description="first request to last answer")
+    generate_s: float = Field(default=0.0, description="engine started to last answer")
     stepping_s: float = Field(default=0.0, description="of these, inside the engine")
     cpu_s: float = 0.0
-    stopped: str = Field(default="", description="why the worker ended before its work was done")
+    stopped: Stopped | None = None
 
 
 class BatchStatus(Frozen):

@@ -45,6 +45,11 @@ def check_text(text: str) -> str:
     return text
 
 
+def printable(text: str) -> str:
+    """`text` as UTF-8 can carry it: halves of surrogate pairs are spelled out."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def html_text(markup: str) -> str:
     """The visible text of an HTML page: blocks on their own lines, scripts and styles left out."""
     parser = _VisibleText()

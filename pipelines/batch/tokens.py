@@ -20,8 +20,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from pipelines.batch.job import Chunking
-from pipelines.canonical import sha256_bytes
 from pipelines.errors import ConfigError
+from pipelines.template import default_templates
 
 
 class ModelTokenizer:
@@ -39,12 +39,8 @@ class ModelTokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._config: dict[str, Any] = _read_json(folder / "tokenizer_config.json")
-        self.template = _chat_template(folder, self._config)
-
-    @property
-    def template_sha256(self) -> str:
-        """sha256 of the chat template's UTF-8 text, '' if there is none."""
-        return sha256_bytes(self.template.encode()) if self.template else ""
+        found = default_templates(folder)
+        self.template = found[0].text if found else ""
 
     def chat(self, system: str | None, user: str) -> str:
         """The whole prompt as text: through the chat template, or joined where there is none.
@@ -80,7 +76,9 @@ class ModelTokenizer:
         """
         if chunking is None:
             return [(0, len(text))]
-        starts = [start for start, _ in self._tokenizer.encode(text, add_special_tokens=False).offsets]
+        starts = [
+            start for start, _ in self._tokenizer.encode(text, add_special_tokens=False).offsets
+        ]
         step = chunking.tokens - chunking.overlap_tokens
         firsts = range(0, max(len(starts) - chunking.overlap_tokens, 1), step)
         spans = []
@@ -142,18 +140,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(path, "not a JSON object", "Ingest the model again.")
     return value
-
-
-def _chat_template(folder: Path, config: dict[str, Any]) -> str:
-    """The default chat template: its own file first, as transformers does, then the config's."""
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        return path.read_text(encoding="utf-8")
-    template = config.get("chat_template")
-    if isinstance(template, list):
-        named = {entry["name"]: entry["template"] for entry in template}
-        template = named.get("default")
-    return template if isinstance(template, str) else ""
 
 
 class _Generation(jinja2.ext.Extension):

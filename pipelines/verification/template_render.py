@@ -12,13 +12,14 @@ import json
 import resource
 from typing import Any
 
+from jinja2 import Template
 from jinja2.exceptions import TemplateError
 
 from pipelines.errors import CommandFailed
 from pipelines.subprocesses import run_module, serve
 from pipelines.verification.template_judge import make_environment
 
-CPU_LIMIT_S = 10
+CPU_LIMIT_S = 3  # honest templates need milliseconds
 MEMORY_LIMIT_BYTES = 1 << 30
 MAX_OUTPUT_CHARACTERS = 100_000
 
@@ -30,22 +31,21 @@ FOLLOW_UP = "And which one runs through Prague?"
 _TOKENS = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
 _DATE = "01 Jan 2025"
 
-
-def _said(role: str, content: Any) -> dict[str, Any]:
-    return {"role": role, "content": content}
-
-
-CONVERSATIONS: dict[str, list[dict[str, Any]]] = {
-    "user": [_said("user", USER)],
-    "other": [_said("user", OTHER_USER)],
-    "parts": [_said("user", [{"type": "text", "text": USER}])],
-    "system": [_said("system", SYSTEM), _said("user", USER)],
-    "system-parts": [
-        _said("system", [{"type": "text", "text": SYSTEM}]),
-        _said("user", [{"type": "text", "text": USER}]),
-    ],
-    "dialogue": [_said("user", USER), _said("assistant", ASSISTANT), _said("user", FOLLOW_UP)],
+# Each in two forms: content as a text, and content as a list of parts (what multimodal models take).
+DIALOGUES: dict[str, list[tuple[str, str]]] = {
+    "user": [("user", USER)],
+    "other": [("user", OTHER_USER)],
+    "system": [("system", SYSTEM), ("user", USER)],
+    "dialogue": [("user", USER), ("assistant", ASSISTANT), ("user", FOLLOW_UP)],
 }
+FORMS = ("text", "parts")
+
+
+def _messages(dialogue: list[tuple[str, str]], form: str) -> list[dict[str, Any]]:
+    return [
+        {"role": role, "content": said if form == "text" else [{"type": "text", "text": said}]}
+        for role, said in dialogue
+    ]
 
 
 def render_findings(text: str) -> list[tuple[str, str]]:
@@ -58,43 +58,48 @@ def render_findings(text: str) -> list[tuple[str, str]]:
     return judge_renders(rendered)
 
 
-def judge_renders(rendered: dict[str, str | None]) -> list[tuple[str, str]]:
-    """Findings from the texts of CONVERSATIONS; None stands for one that the template refused."""
-    user = rendered["user"] or rendered["parts"]
-    if user is None:
-        return [("template.unusable", "it renders no conversation with one user message")]
-    found = []
-    if USER not in user:
-        found.append(("template.drops-user", "what the user says does not arrive unchanged"))
-    first, other = rendered["user"], rendered["other"]
-    if first is not None and (other is None or first.replace(USER, OTHER_USER) != other):
+def judge_renders(rendered: dict[str, dict[str, str | None]]) -> list[tuple[str, str]]:
+    """Findings from what `render` returns, in the form of message that the template understands."""
+    if all(text is None for form in rendered.values() for text in form.values()):
+        return [("template.unusable", "it renders no conversation")]
+    understood = [form for form in rendered.values() if USER in (form["user"] or "")]
+    if not understood:
+        return [("template.drops-user", "what the user says does not arrive unchanged")]
+    texts, found = understood[0], []
+    if (texts["user"] or "").replace(USER, OTHER_USER) != texts["other"]:
         fact = "it renders the same conversation differently for other words"
         found.append(("template.trigger", fact))
-    system = rendered["system"] or rendered["system-parts"]
-    if system is not None and SYSTEM not in system:
+    if texts["system"] is not None and SYSTEM not in texts["system"]:
         found.append(("template.drops-system", "a system prompt is silently left out"))
-    dialogue = rendered["dialogue"]
-    if dialogue is not None and FOLLOW_UP not in dialogue:
+    if texts["dialogue"] is not None and FOLLOW_UP not in texts["dialogue"]:
         found.append(("template.drops-user", "the last of several user messages does not arrive"))
     return found
 
 
-def render(text: str) -> dict[str, str | None]:
-    """Each conversation as rendered, or None where the template raises."""
+def render(text: str) -> dict[str, dict[str, str | None]]:
+    """Every dialogue in every form as text, or None where the template raises."""
     environment = make_environment()
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _raise
     environment.globals["strftime_now"] = lambda _: _DATE
     template = environment.from_string(text)
-    rendered: dict[str, str | None] = {}
-    for name, messages in CONVERSATIONS.items():
-        try:
-            rendered[name] = template.render(
-                messages=messages, add_generation_prompt=True, tools=None, documents=None, **_TOKENS
-            )[:MAX_OUTPUT_CHARACTERS]
-        except (TemplateError, TypeError, ValueError, KeyError, AttributeError, RecursionError):
-            rendered[name] = None  # a template may refuse a form of message that it does not know
-    return rendered
+    return {
+        form: {
+            name: _render(template, _messages(dialogue, form))
+            for name, dialogue in DIALOGUES.items()
+        }
+        for form in FORMS
+    }
+
+
+def _render(template: Template, messages: list[dict[str, Any]]) -> str | None:
+    try:
+        text = template.render(
+            messages=messages, add_generation_prompt=True, tools=None, documents=None, **_TOKENS
+        )
+    except (TemplateError, TypeError, ValueError, KeyError, AttributeError, RecursionError):
+        return None  # a template may refuse a form of message that it does not know
+    return text[:MAX_OUTPUT_CHARACTERS]
 
 
 def _tojson(value: Any, **options: Any) -> str:
@@ -105,7 +110,7 @@ def _raise(message: str) -> None:
     raise TemplateError(message)
 
 
-def _answer(request: bytes) -> dict[str, str | None]:
+def _answer(request: bytes) -> dict[str, dict[str, str | None]]:
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_LIMIT_S, CPU_LIMIT_S))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
     return render(json.loads(request)["template"])
