@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
 
-from pipelines.errors import ConfigError
 from pipelines.models_edit import add_model
 from pipelines.models_file import DeclaredUse, ModelEntry
 from pipelines.references import check_name, parse_reference
@@ -19,11 +17,9 @@ def add_reference(
 ) -> dict[str, str]:
     """Resolve `reference` to bytes, add it under `name` and push.
 
-    Raises BadName, BadReference, SourceNotFound, NameTaken or ConfigError; nothing is written then.
+    Raises BadName, BadReference, SourceNotFound, or NameTaken; nothing is written then.
     """
     check_name(name)
-    _check_choice("--convert", convert, get_args(ModelEntry.model_fields["convert"].annotation))
-    _check_choice("--purpose", purpose, get_args(DeclaredUse.model_fields["purpose"].annotation))
     resolved = resolve(parse_reference(reference), settings.downloads)
     entry = ModelEntry.model_validate({"reference": str(resolved), "convert": convert})
     use = DeclaredUse.model_validate({"purpose": purpose})
@@ -36,7 +32,3 @@ def add_reference(
         workspace.change(f"Add {name}", apply)
     return {"name": name, "reference": str(resolved)}
 
-
-def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(option, f"{value!r} is not a choice", f"Choose {' or '.join(choices)}.")

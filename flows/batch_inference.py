@@ -11,7 +11,15 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
 from flows.guards import refuse_endless_restarts
-from flows.parameters import BatchForm, DocumentsForm, Fields, JobForm, OneLabel, QuestionForm
+from flows.parameters import (
+    BatchForm,
+    DocumentsForm,
+    Fields,
+    FreeText,
+    JobForm,
+    OneLabel,
+    QuestionForm,
+)
 from flows.reports import publish_report, publish_table
 from pipelines.batch.job import BatchJob, Chunking, Corpus, Prompt, Sampling
 from pipelines.batch.records import BatchManifest, ModelOnDisk
@@ -101,12 +109,12 @@ def make_job(form: BatchForm, jobs: Path, weight_digest: str) -> BatchJob:
 
 
 def prompt_template(question: QuestionForm) -> str:
-    """The question as a template: labels that it does not name are added, then the document."""
-    template = question.prompt
-    if isinstance(question.answer, OneLabel):
-        labels = question.answer.labels
-        if not all(label in template for label in labels):
-            template = f"{template}\n\nAnswer with one of: {', '.join(labels)}."
+    """The question as a template: what the answer must be, if it does not say so, then the text."""
+    template, answer = question.prompt, question.answer
+    if isinstance(answer, OneLabel) and not all(label in template for label in answer.labels):
+        template = f"{template}\n\nAnswer with one of: {', '.join(answer.labels)}."
+    if isinstance(answer, FreeText):
+        template = f"{template}\n\nAnswer in at most {answer.words} words."
     return template if _TEXT in template else f"{template}\n\n{_TEXT}"
 
 

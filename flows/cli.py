@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -18,6 +18,7 @@ from flows import console
 from pipelines.errors import NoSpaceLeft, WeighbridgeError, exit_code, is_disk_full
 
 if TYPE_CHECKING:
+    from flows.nightly_evaluation import NightRow
     from flows.reports import Onboarded
 
 app = typer.Typer(
@@ -30,7 +31,7 @@ app = typer.Typer(
 )
 
 # Typer carries its own copy of click; a usage error's class is reached through the public one.
-_UsageError = typer.BadParameter.__mro__[1]
+_UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 
 Registry = Annotated[
     Path | None,
@@ -44,8 +45,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 Suites = Annotated[
     list[str] | None, typer.Option("--suite", "-s", help="A suite of the registry; repeatable.")
 ]
-Purpose = Annotated[str, typer.Option(help="Declared use: commercial or research.")]
-Convert = Annotated[str, typer.Option(help="as-is, or dequantise a GGUF file to safetensors.")]
+Purpose = Annotated[Literal["commercial", "research"], typer.Option(help="Declared use.")]
+Convert = Annotated[
+    Literal["as-is", "dequantise"], typer.Option(help="dequantise turns GGUF into safetensors.")
+]
 ModelName = Annotated[str, typer.Argument(help="A name in models.yaml.")]
 ReleaseName = Annotated[str, typer.Argument(help="LINE@STAGE, e.g. licence-triage@production.")]
 
@@ -214,7 +217,7 @@ def evaluate(
     with _flows(registry):
         from flows.nightly_evaluation import nightly_evaluation as flow
 
-        rows = flow(tuple(names or ()))
+        rows = cast("tuple[NightRow, ...]", flow(tuple(names or ())))
     data = {"evaluations": [row.model_dump() for row in rows]}
     cells = [[row.evaluation, row.outcome, row.detail] for row in rows]
     console.show_table("Evaluations", ["evaluation", "outcome", "detail"], cells, data, json)
@@ -269,7 +272,7 @@ def gate(
 @app.command()
 def promote(
     name: ModelName,
-    stage: Annotated[str, typer.Option(help="production or staging.")] = "production",
+    stage: Annotated[Literal["production", "staging"], typer.Option()] = "production",
     registry: Registry = None,
     json: Json = False,
 ) -> None:

@@ -217,8 +217,9 @@ class OneLabel(Form):
     labels: tuple[str, ...] = _ask(
         0,
         "Labels",
-        "The possible answers. They are told to the model, unless the question names them all.",
-        default=("yes", "no"),
+        "The possible answers, at least two. They are told to the model, unless the question names "
+        "them all.",
+        examples=(["yes", "no", "unclear"],),
         min_length=2,
         max_length=100,
     )
@@ -233,9 +234,11 @@ class Fields(Form):
         0,
         "JSON Schema",
         "Say in the question what the fields mean. Give every string a maxLength.",
-        default='{"type": "object", "properties": {"title": {"type": "string", "maxLength": 200}, '
-        '"year": {"type": "integer", "minimum": 1900, "maximum": 2100}}, '
-        '"required": ["title", "year"], "additionalProperties": false}',
+        examples=(
+            '{"type": "object", "properties": {"title": {"type": "string", "maxLength": 200}, '
+            '"year": {"type": "integer", "minimum": 1900, "maximum": 2100}}, '
+            '"required": ["title", "year"]}',
+        ),
     )
 
     @model_validator(mode="after")
@@ -254,6 +257,15 @@ class FreeText(Form):
 
     model_config = ConfigDict(title="Free text")
 
+    words: int = _ask(
+        0,
+        "Words",
+        "The model is asked to answer in at most so many words.",
+        default=50,
+        ge=1,
+        le=2000,
+    )
+
 
 class QuestionForm(Form):
     """What to ask about each document, and what an answer looks like."""
@@ -268,15 +280,16 @@ class QuestionForm(Form):
         min_length=1,
         max_length=20_000,
     )
+    # Only FreeText takes an empty object: a form must not turn into another one by what it omits.
     answer: OneLabel | Fields | FreeText = _ask(
-        1, "Answer", "The form that every answer must have.", default=OneLabel()
+        1, "Answer", "The form that every answer must have."
     )
     max_tokens: int = _ask(
         2,
         "Longest answer in tokens",
-        "A label takes about 10 tokens, a page of text about 700. An object that is cut off counts "
-        "as an error.",
-        default=64,
+        "A label takes about 10 tokens, 100 words about 150. A label or an object that is cut off "
+        "counts as an error.",
+        default=100,
         ge=1,
         le=8192,
     )

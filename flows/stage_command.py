@@ -118,6 +118,7 @@ def _ingest(run: StageRun) -> Path:
 
 def _finetune(run: StageRun) -> Path:
     from pipelines.finetune import FinetuneConfig, finetune
+
     from pipelines.recipe import Recipe
 
     name, layout = run.item, run.layout
@@ -142,8 +143,9 @@ def _finetune(run: StageRun) -> Path:
 
 
 def _verify(run: StageRun) -> Path:
-    from pipelines.verification.policy import VerificationPolicy
     from pipelines.verify import VerifyConfig, verify
+
+    from pipelines.verification.policy import VerificationPolicy
 
     name, layout = run.item, run.layout
     policy = layout.root / "policy" / "verification.yaml"
@@ -162,6 +164,7 @@ def _verify(run: StageRun) -> Path:
 
 def _evaluate(run: StageRun) -> Path:
     from evals.scoring import ScoringConfig, score
+
     from evals.suites import load_suite, suite_digest
 
     layout = run.layout

@@ -432,7 +432,9 @@ class WrongKindOfPath(Misuse):
     """A file where a folder should be, or the reverse, or nothing at all."""
 
     def __init__(self, path: Path, wanted: str) -> None:
-        found = "a folder" if path.is_dir() else "a file" if path.exists() else "nothing"
+        found = "a file" if path.exists() else "nothing"
+        if path.is_dir():
+            found = "a folder with files in it" if any(path.iterdir()) else "an empty folder"
         super().__init__(f"{path}: {wanted} is needed here, and there is {found}. Check the path.")
 
 

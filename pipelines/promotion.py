@@ -6,8 +6,11 @@ what the registry and the remote hold, and it takes nothing on trust from this m
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime
 from pathlib import Path
+
+from ruamel.yaml import YAML
 
 from pipelines.approvals import valid_approvers
 from pipelines.canonical import record_bytes, sha256_file, write_bytes
@@ -206,7 +209,10 @@ def _release(
 
 def _declare_artifact(root: Path, line: str, name: str) -> None:
     """Say in dvc.yaml which folder the release line names now; GTO and DVC read it there."""
-    from dvc.utils.serialize import modify_yaml
-
-    with modify_yaml(root / "dvc.yaml") as content:
-        content.setdefault("artifacts", {})[line] = {"path": f"models/{name}", "type": "model"}
+    yaml = YAML()  # keeps comments and order
+    path = root / "dvc.yaml"
+    content = yaml.load(path)
+    content.setdefault("artifacts", {})[line] = {"path": f"models/{name}", "type": "model"}
+    text = io.BytesIO()
+    yaml.dump(content, text)
+    write_bytes(path, text.getvalue())

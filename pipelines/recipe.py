@@ -54,6 +54,9 @@ class DatasetRules(Frozen):
     )
     min_characters: int = Field(default=1, ge=1, description="Shortest message content")
     max_characters: int = Field(default=200_000, ge=1, description="Longest row, all messages")
+    unique_prompts: bool = Field(
+        default=True, description="Refuse two answers to one prompt: one of them is mostly wrong"
+    )
 
     @model_validator(mode="after")
     def _ranges_are_not_empty(self) -> Self:

@@ -104,6 +104,4 @@ def _masked(ids: list[int], mask: list[int]) -> Iterator[list[int]]:
 
 
 def _decode(tokenizer: Any, ids: list[int]) -> str:
-    return str(
-        tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    )
+    return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))

@@ -67,9 +67,9 @@ class OutputSchema:
             canonical = canonical_json(value).decode()
         except (ValueError, RecursionError) as error:  # also lone surrogates and infinities
             raise AnswerFault("invalid_json", f"{type(error).__name__}: {error}") from error
-        if error := next(iter(self._validator.iter_errors(value)), None):
-            where = ".".join(str(part) for part in error.absolute_path) or "the answer"
-            raise AnswerFault("schema_violation", f"{where}: {error.message}")
+        if breach := next(iter(self._validator.iter_errors(value)), None):
+            where = ".".join(str(part) for part in breach.absolute_path) or "the answer"
+            raise AnswerFault("schema_violation", f"{where}: {breach.message}")
         try:
             self._values(value)
         except OverflowError as error:

@@ -1,4 +1,4 @@
-"""One real Prefect server for all tests of the flows, with the deployments of infra/prefect.yaml."""
+"""One real Prefect server for all tests of the flows, with what infra/prefect.yaml deploys."""
 
 from __future__ import annotations
 

@@ -29,10 +29,15 @@ def form(**changes: Any) -> BatchForm:
 
 
 def test_document_follows_the_question_unless_the_question_says_where() -> None:
-    free = FreeText()
-    assert prompt_template(QuestionForm(prompt="Sum up.", answer=free)) == "Sum up.\n\n{{ text }}"
+    fields = Fields(json_schema='{"type": "object"}')
+    assert prompt_template(QuestionForm(prompt="Sum up.", answer=fields)) == "Sum up.\n\n{{ text }}"
     asked = "Read <<{{ text }}>> and sum up."
-    assert prompt_template(QuestionForm(prompt=asked, answer=free)) == asked
+    assert prompt_template(QuestionForm(prompt=asked, answer=fields)) == asked
+
+
+def test_length_of_free_text_is_told_to_the_model() -> None:
+    asked = QuestionForm(prompt="Sum up.", answer=FreeText(words=20))
+    assert prompt_template(asked) == "Sum up.\n\nAnswer in at most 20 words.\n\n{{ text }}"
 
 
 def test_labels_are_told_to_the_model_once() -> None:
@@ -61,7 +66,7 @@ def test_same_request_is_the_same_job() -> None:
 
 def test_other_question_or_other_weights_are_another_job() -> None:
     there = make_job(form(), Path("/jobs"), DIGEST)
-    asked = form(question=QuestionForm(prompt="Is it late?"))
+    asked = form(question=QuestionForm(prompt="Is it late?", answer=FreeText()))
     assert make_job(asked, Path("/jobs"), DIGEST).output != there.output
     assert make_job(form(), Path("/jobs"), "b" * 64).output != there.output
 
@@ -80,4 +85,4 @@ def test_what_the_form_says_reaches_the_job() -> None:
     assert job.classification == "restricted"
     assert job.chunking is not None
     assert (job.chunking.tokens, job.chunking.first) == (200, 2)
-    assert job.sampling.max_tokens == 64
+    assert job.sampling.max_tokens == 100

@@ -54,7 +54,8 @@ def test_server_answers_and_keeps_to_its_own_home(prefect_server: PrefectServer)
 def test_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path; from flows import server\n"
-        "server.prefect_command = lambda *_: [sys.executable, '-c', 'import time; time.sleep(600)']\n"
+        "sleep = [sys.executable, '-c', 'import time; time.sleep(600)']\n"
+        "server.prefect_command = lambda *_: sleep\n"
         f"with server._child([], {{}}, Path({str(tmp_path / 'log')!r})) as child:\n"
         "    print(child.pid, flush=True); time.sleep(600)\n"
     )
