@@ -37,10 +37,12 @@ browser:
 	@infra/browser.sh
 
 # Re-resolve the lock files. They name no index, so that they serve behind any mirror.
+COMPILE := .venv/bin/uv pip compile pyproject.toml --extra dev --python-version 3.11 \
+  --override requirements/overrides.txt --generate-hashes --no-emit-index-url \
+  --no-emit-find-links --quiet
 lock: setup
-	@for extra in cpu; do .venv/bin/uv pip compile pyproject.toml --extra $$extra --extra dev \
-	  --python-version 3.11 --override requirements/overrides.txt --generate-hashes \
-	  --no-emit-index-url --no-emit-find-links --quiet -o requirements/$$extra.txt; done
+	@$(COMPILE) --extra cpu -o requirements/cpu.txt
+	@UV_FIND_LINKS= $(COMPILE) --extra gpu --python-platform x86_64-manylinux_2_28 -o requirements/gpu.txt
 
 clean:
 	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

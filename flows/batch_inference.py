@@ -21,7 +21,8 @@ from flows.parameters import (
     QuestionForm,
 )
 from flows.reports import publish_report, publish_table
-from pipelines.batch.job import BatchJob, Chunking, Corpus, Prompt, Sampling
+from flows.stage_tasks import ProgressLog
+from pipelines.batch.job import BatchJob, Chunking, Classification, Corpus, Prompt, Sampling
 from pipelines.batch.records import BatchManifest, ModelOnDisk
 from pipelines.canonical import Frozen, canonical_json, sha256_bytes
 from pipelines.releases import fetch_weights
@@ -29,6 +30,8 @@ from pipelines.settings import Settings, load_settings
 
 _TEXT = "{{ text }}"
 LABEL = "label"
+# The report quotes answers, and what is stored on the Prefect server everyone there can read.
+SHOWN_IN_UI: frozenset[Classification] = frozenset({"public", "internal"})
 
 
 class BatchResult(Frozen):
@@ -61,7 +64,8 @@ def batch_inference(
     manifest = result.manifest
     key = f"batch-{Path(result.output).name}"
     publish_table(key, _rows(result), f"{manifest.rows_ok} of {manifest.rows} rows answered")
-    publish_report(f"{key}-report", Path(result.output) / "report.md", f"Job {manifest.name}")
+    if manifest.classification in SHOWN_IN_UI:
+        publish_report(f"{key}-report", Path(result.output) / "report.md", f"Job {manifest.name}")
     return result
 
 
@@ -78,8 +82,10 @@ def run_job(settings: Settings, form: BatchForm) -> BatchResult:
             template_sha256=held.release.template_sha256,
         )
         job = make_job(form, settings.jobs, held.release.weight_digest)
-        get_run_logger().info("results go to %s", job.output)
-        return BatchResult(output=job.output, manifest=run_batch(job, model))
+        log = get_run_logger()
+        log.info("results go to %s", job.output)
+        manifest = run_batch(job, model, on_progress=ProgressLog(log).report)
+        return BatchResult(output=job.output, manifest=manifest)
 
 
 def make_job(form: BatchForm, jobs: Path, weight_digest: str) -> BatchJob:

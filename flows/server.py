@@ -131,6 +131,15 @@ def running_worker(
         yield process
 
 
+def answers(url: str) -> bool:
+    """Whether `url` answers 200 within 5 seconds."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
 def free_port() -> int:
     """A TCP port of the loopback interface that nothing listens on."""
     with socket.socket() as probe:
@@ -190,12 +199,3 @@ def _wait_until_ready(server: PrefectServer, process: subprocess.Popen[bytes]) -
             fact = f"no answer within {READY_TIMEOUT_S:g} s"
             raise ServerUnreachable(server.url, fact, server.log)
         time.sleep(_POLL_S)
-
-
-def answers(url: str) -> bool:
-    """Whether `url` answers 200 within 5 seconds."""
-    try:
-        with urllib.request.urlopen(url, timeout=5) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False

@@ -82,7 +82,7 @@ def _stage_error(instance: str, error: CommandFailed) -> StageRefused | StageFai
 
 
 class ProgressLog:
-    """Turns a stage's progress lines into log lines, one each LOG_INTERVAL_S for a piece of work.
+    """Turns progress into log lines, one each LOG_INTERVAL_S for a piece of work.
 
     Prefect sends log lines in the background, so a server that is away cannot fail the stage.
     """
@@ -92,18 +92,22 @@ class ProgressLog:
         self._shown_at: dict[str, float] = {}
 
     def __call__(self, line: str) -> None:
-        """Take one line that the stage printed."""
-        fields = parse(line)
-        if fields is None:
+        """Take one line that a stage printed; what is no progress is kept for debugging."""
+        if (fields := parse(line)) is None:
             self._log.debug("%s", line)
             return
-        what, done, total = str(fields["what"]), float(fields["done"]), float(fields["total"])
+        self.report(
+            float(fields["done"]), float(fields["total"]), str(fields["unit"]), str(fields["what"])
+        )
+
+    def report(self, done: float, total: float, unit: str, what: str) -> None:
+        """Take one report, as `pipelines.progress.report` does."""
         now = time.monotonic()
         if done < total and now - self._shown_at.get(what, -LOG_INTERVAL_S) < LOG_INTERVAL_S:
             return
         self._shown_at[what] = now
         of = f" of {total:g}" if total else ""
-        self._log.info("%s: %g%s %s", what, done, of, fields["unit"])
+        self._log.info("%s: %g%s %s", what, done, of, unit)
 
 
 def evidence(workspace: Workspace, path: Path, kind: type[RecordT]) -> RecordT:

@@ -41,8 +41,9 @@ def dequantise(
     """Write config, weights in `dtype`, tokenizer and chat template to the new folder `out`.
 
     Blocks are expanded in float32 and then rounded to `dtype` (bfloat16: relative error at most
-    2^-8). `context_length` in tokens becomes the tokenizer's limit. The same file and tools give the same bytes. Peak memory is about 8 bytes a parameter
-    plus the file. Raises CannotDequantise. For run in a child process: it loads torch.
+    2^-8). `context_length` in tokens becomes the tokenizer's limit. The same file and tools give
+    the same bytes. Peak memory is about 8 bytes a parameter plus the file. Raises
+    CannotDequantise. For run in a child process: it loads torch.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig

@@ -23,8 +23,8 @@ _MAX_TEXT = 200
 class CardFacts(Frozen):
     """What the card says beyond the manifest."""
 
-    gguf: dict[str, GgufFacts] = {}
-    tensors: dict[str, int] = {}
+    gguf: dict[str, GgufFacts]
+    tensors: dict[str, int]
     smoke: SmokeResult
     left_out: tuple[str, ...] = ()
 
@@ -65,8 +65,10 @@ def _origin(record: ManifestRecord) -> str:
         f"| weight digest | `{record.weight_digest}` |",
     ]
     if record.derivation is not None:
-        for entry in record.derivation.source_files:
-            lines.append(f"| made from | {_code(entry.path)}, sha256 `{entry.sha256}` |")
+        lines += [
+            f"| made from | {_code(entry.path)}, sha256 `{entry.sha256}` |"
+            for entry in record.derivation.source_files
+        ]
     lines.append(f"| ingest code | `{record.code_digest}` |")
     return "\n".join(lines)
 

@@ -26,6 +26,7 @@ T = TypeVar("T")
 _ENCODED_AT_ONCE = 64  # prompts; the tokenizer uses all cores within one call
 _LOOKED_AT_FIRST = 100  # documents after which a field that all lack is a mistake in the prompt
 _NAMED_IDS = 5
+_SAID_EVERY = 1000  # documents
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,8 @@ class Listing:
     def _drafts(self) -> Iterator[_Draft]:
         for document in read_documents(self._job.corpus, self.ignored):
             self.digest.add(document)
-            report(self.documents, 0, "documents", f"planning {self._job.name}")
+            if self.documents % _SAID_EVERY == 0:
+                report(self.documents, 0, "documents", f"planning {self._job.name}")
             if not self._seen.is_new_id(document.id) and len(self.twice) < _NAMED_IDS:
                 self.twice.append(document.id)
             if document.error is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from email.parser import HeaderParser
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import yaml
 
@@ -61,13 +61,15 @@ def card_claims(reference: str, path: str, data: bytes) -> list[LicenceClaim]:
             f"the front matter of {path} is not YAML ({problem})",
             "A licence stated there cannot be read: ask the publisher to correct it.",
         ) from error
-    claims: list[LicenceClaim] = []
-    for key in _CARD_KEYS:
-        value = fields.get(key) if isinstance(fields, dict) else None
-        for item in value if isinstance(value, list) else [value]:
-            if item is not None:
-                claims.append(LicenceClaim(source=f"{path}:{key}", identifier=str(item)))
-    return claims
+    found = fields if isinstance(fields, dict) else {}
+    stated = [(key, item) for key in _CARD_KEYS for item in _as_list(found.get(key))]
+    return [LicenceClaim(source=f"{path}:{key}", identifier=str(item)) for key, item in stated]
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
 
 
 def metadata_claims(path: str, data: bytes) -> list[LicenceClaim]:

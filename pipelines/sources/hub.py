@@ -3,7 +3,8 @@
 Downloads go through the real client; the identity check is ours. The client compares sizes only:
 a mirror that serves other bytes of the same size would go unnoticed. Every file is compared with
 what the repository's tree says of that commit: the sha256 of large files (LFS), the git blob id
-(sha1 of ``blob SIZE\\0`` and the bytes) of small ones.
+(sha1 of ``blob SIZE\\0`` and the bytes) of small ones. A server that also forges the tree is not
+caught here: then only the weight digest, compared with another source's, tells.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.digest import FileEntry
-from pipelines.errors import SourceChanged, SourceNotFound
+from pipelines.errors import BadReference, SourceChanged, SourceNotFound
 from pipelines.records import LicenceClaim
 from pipelines.references import COMMIT_PATTERN, Reference
 from pipelines.sources import intake
@@ -149,6 +150,8 @@ def _named_errors(reference: Reference) -> Iterator[None]:
     where, revision = reference.where, reference.revision
     try:
         yield
+    except errors.HFValidationError as error:
+        raise BadReference(str(reference), _first_line(error)) from error
     except errors.GatedRepoError as error:
         raise SourceNotFound(str(reference), f"{where} is gated", _GATED) from error
     except errors.RevisionNotFoundError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipelines.errors import Busy, CommandFailed
+from pipelines.progress import PROGRESS_VARIABLE
 from pipelines.subprocesses import OnLine, run
 
 StageOutcome = Literal["ran", "restored", "unchanged"]
@@ -36,6 +37,8 @@ class Dvc:
     ) -> str:
         """Run dvc and return what it printed; raises Busy or CommandFailed."""
         environ = {**self.environ, **({"WEIGHBRIDGE_HOME": str(home)} if home else {})}
+        if on_line is not None:
+            environ[PROGRESS_VARIABLE] = "json"
         argv = [sys.executable, "-m", "dvc", *arguments]
         try:
             return run(argv, cwd=self.tree, env=environ, on_line=on_line).stdout

@@ -12,8 +12,11 @@ import os
 import random
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
+
+from pydantic import Field
 
 from pipelines.batch.engine import Completion, Engine, EngineConfig, Request, RequestRefused
 from pipelines.batch.worker import answer
@@ -28,8 +31,8 @@ _TOUCHES_DISK = {"open", "os.link", "os.remove", "os.rename", "os.mkdir"}
 class Script(Frozen):
     """What the engine answers, and when its process dies."""
 
-    answers: dict[int, tuple[str, ...]] = {}  # by row, one per attempt; others answer well
-    finish: dict[int, str] = {}  # by row, instead of 'stop'
+    answers: dict[int, tuple[str, ...]] = Field(default={}, description="by row and attempt")
+    finish: dict[int, str] = Field(default={}, description="by row, instead of 'stop'")
     refused: tuple[int, ...] = ()
     log: Path | None = None  # one line per request and per start
     kill_at: int | None = None  # SIGKILL at this many steps and touches of the disk
@@ -57,8 +60,6 @@ class ScriptedEngine:
     def step(self) -> list[Completion]:
         sys.audit("scripted.step")
         if self._script.slow_s:
-            import time
-
             time.sleep(self._script.slow_s)
         ended = [request for left, request in self._running if left == 1]
         self._running = [(left - 1, request) for left, request in self._running if left > 1]

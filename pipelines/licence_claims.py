@@ -1,0 +1,181 @@
+"""From what a source claims about its licence to one family, or to the reason why not.
+
+A tag is a claim, a text is evidence. All claims about one set of weights must lead to one family;
+two that disagree are a refusal that names both, and so is one that leads nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from pipelines.licence_facts import LicenceFacts, licence_facts
+from pipelines.licence_text import Identified, identify
+from pipelines.records import Finding, LicenceClaim
+from pipelines.verification.findings import listed, printable, quoted, refusal, warning
+
+# Claims that only point somewhere, and claims that say nothing.
+_POINTERS = ("license_link", "license.link")
+_HINTS = ("license_name", "license.name")
+_SILENT = frozenset({"", "unknown", "none", "license :: osi approved", "license"})
+_OTHER = frozenset({"other", "license :: other/proprietary license"})
+_ASK = "Ask the publisher which licence holds, and take a revision that says so."
+# Texts of these families are recognised whatever their layout, so another wording is another text.
+_EXACT_ONLY = frozenset({"Apache-2.0", "MIT"})
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Weights that a licence holds for: the model itself ('') or one of its ancestors (a name)."""
+
+    name: str
+    claims: tuple[LicenceClaim, ...]
+
+
+@dataclass
+class _Reading:
+    """What the claims of one subject say; each list holds the sources."""
+
+    by_tag: dict[str, list[str]] = field(default_factory=dict)
+    by_text: dict[str, list[str]] = field(default_factory=dict)
+    by_title: dict[str, list[str]] = field(default_factory=dict)
+    generic: dict[str, list[str]] = field(default_factory=dict)
+    hints: dict[str, list[str]] = field(default_factory=dict)
+    says_other: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    unknown_texts: list[str] = field(default_factory=list)
+    absent_texts: list[str] = field(default_factory=list)
+
+    def families(self) -> dict[str, list[str]]:
+        """Families that tags, texts and titles lead to, with their sources."""
+        merged: dict[str, list[str]] = {}
+        for where in (self.by_tag, self.by_text, self.by_title):
+            for family, sources in where.items():
+                merged.setdefault(family, []).extend(sources)
+        return merged
+
+
+def establish(
+    subject: Subject, texts: Mapping[str, str]
+) -> tuple[str | None, list[Finding]]:
+    """The family that all claims of a subject lead to, or None, and what was found on the way.
+
+    `texts` maps the sha256 of a licence file's bytes to its text.
+    """
+    reading = _read(subject, texts, licence_facts())
+    findings = list(_findings(subject, reading))
+    if any(finding.severity == "refusal" for finding in findings):
+        return None, findings
+    return next(iter(reading.families())), findings
+
+
+def _read(subject: Subject, texts: Mapping[str, str], facts: LicenceFacts) -> _Reading:
+    reading = _Reading()
+    for claim in subject.claims:
+        source = printable(claim.source)
+        if claim.text_sha256:
+            text = texts.get(claim.text_sha256)
+            if text is None:
+                reading.absent_texts.append(source)
+            else:
+                _read_text(reading, source, identify(text, facts.by_text, facts.by_title))
+        if not claim.source.endswith(_POINTERS):
+            _read_tag(reading, source, claim, facts)
+    return reading
+
+
+def _read_text(reading: _Reading, source: str, found: Identified | None) -> None:
+    if found is None:
+        reading.unknown_texts.append(source)
+    elif found.exact:
+        reading.by_text.setdefault(found.family, []).append(source)
+    else:
+        reading.by_title.setdefault(found.family, []).append(source)
+
+
+def _read_tag(reading: _Reading, source: str, claim: LicenceClaim, facts: LicenceFacts) -> None:
+    tag = " ".join(claim.identifier.lower().split())
+    short = tag.removeprefix("license :: osi approved :: ")
+    said = f"{source} ({quoted(claim.identifier)})"
+    if claim.source.endswith(_HINTS):
+        family = facts.by_license_name.get(tag) or facts.by_name.get(tag)
+        if family:
+            reading.hints.setdefault(family, []).append(said)
+    elif tag in _SILENT or short in _SILENT:
+        return
+    elif tag in _OTHER:
+        reading.says_other.append(said)
+    elif family := facts.by_name.get(tag) or facts.by_name.get(short):
+        reading.by_tag.setdefault(family, []).append(said)
+    elif family := facts.by_generic_name.get(tag) or facts.by_generic_name.get(short):
+        reading.generic.setdefault(family, []).append(said)
+    else:
+        reading.unknown.append(said)
+
+
+def _findings(subject: Subject, reading: _Reading) -> Iterator[Finding]:
+    of = f" of the ancestor {quoted(subject.name)}" if subject.name else ""
+    families = reading.families()
+    for source in reading.unknown_texts:
+        fact = f"the text{of} is not one of the licences that are known here"
+        yield refusal("licence.unknown-text", source, fact, "Read it and add its family, or ask.")
+    for source in reading.unknown:
+        fact = f"{source}{of} is not a licence that is known here"
+        yield refusal("licence.unknown", "", fact, "Read its text and add its family to the data.")
+    yield from _absent_texts(subject, reading, of)
+    if len(families) > 1:
+        said = "; ".join(f"{family}: {listed(s)}" for family, s in sorted(families.items()))
+        yield refusal("licence.contradiction", "", f"sources{of} disagree: {said}", _ASK)
+    elif not families:
+        yield _nothing(reading, of)
+    else:
+        yield from _doubts(next(iter(families)), reading, of)
+
+
+def _absent_texts(subject: Subject, reading: _Reading, of: str) -> Iterator[Finding]:
+    """The texts of an ancestor lie with the ancestor, whose own verification judged them."""
+    for source in reading.absent_texts:
+        if subject.name:
+            fact = f"this text{of} lies with that model's own evidence"
+            yield warning("licence.text-elsewhere", source, fact, "Read it there.")
+        else:
+            fact = "the manifest names this licence text, and it is not here"
+            yield refusal("licence.text-missing", source, fact, "Ingest the model again.")
+
+
+def _nothing(reading: _Reading, of: str) -> Finding:
+    if reading.says_other:
+        fact = f"{listed(reading.says_other)}{of} names no licence, and no known text comes with it"
+        remedy = "Have the publisher's licence text in the repository; a name alone decides nothing."
+        return refusal("licence.other", "", fact, remedy)
+    if reading.generic:
+        said = [source for sources in reading.generic.values() for source in sources]
+        fact = f"{listed(said)}{of} says no version, and there is no text"
+        return refusal("licence.unknown", "", fact, _ASK)
+    remedy = "Without a licence nobody may use the weights; ask the publisher for one."
+    return refusal("licence.absent", "", f"no licence{of} was found", remedy)
+
+
+def _doubts(family: str, reading: _Reading, of: str) -> Iterator[Finding]:
+    """One family was found; what else was said must fit it."""
+    exact, title = reading.by_text.get(family), reading.by_title.get(family)
+    for other, sources in sorted({**reading.generic, **reading.hints}.items()):
+        if other != family:
+            fact = f"{listed(sources)}{of} points to {other}, the rest to {family}"
+            yield refusal("licence.contradiction", "", fact, _ASK)
+    if reading.says_other and not exact:
+        fact = f"{listed(reading.says_other)}{of}: only the exact text of a licence could decide"
+        yield refusal("licence.other", "", fact, _ASK)
+    if title and (family in _EXACT_ONLY or not (exact or reading.by_tag)):
+        fact = f"the text{of} calls itself {family} and has other words"
+        yield refusal("licence.altered-text", _first(title), fact, "Read it; it is another licence.")
+    elif title:
+        fact = f"the text{of} was recognised as {family} by its title only"
+        yield warning("licence.text-by-title", _first(title), fact, "Compare it with the original.")
+    elif not exact:
+        fact = f"{family}{of} is named, and its text is not here"
+        yield warning("licence.text-absent", "", fact, "Keep the text beside the weights.")
+
+
+def _first(sources: Iterable[str]) -> str:
+    return next(iter(sources))

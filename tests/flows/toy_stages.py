@@ -1,0 +1,169 @@
+"""Stages that take no time and write real records: the work of real ones takes minutes.
+
+`python toy_stages.py STAGE KEY` in a registry stands for `weighbridge stage STAGE KEY`. What a model
+is like is said in toy.yaml: `unverified`, `broken` (its evaluation fails) and `worse` list names.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from pipelines.canonical import Frozen, sha256_bytes, sha256_file, write_record
+from pipelines.digest import build_manifest, weight_digest
+from pipelines.models_file import load_models, load_yaml, parse_config
+from pipelines.records import (
+    EvaluationRecord,
+    Finding,
+    LicenceDecision,
+    ManifestRecord,
+    TaskResult,
+    TaskVerdict,
+    Verdict,
+    VerificationRecord,
+)
+from pipelines.store.registry import Layout
+
+CODE = "c" * 64
+
+
+class Toy(Frozen):
+    """toy.yaml."""
+
+    unverified: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
+    worse: tuple[str, ...] = ()
+
+
+def main(stage: str, key: str) -> None:
+    layout = Layout(Path.cwd())
+    toy = parse_config(Path("toy.yaml"), Toy, load_yaml(Path("toy.yaml")))
+    print(f"@progress {json.dumps({'what': stage, 'done': 1, 'total': 1, 'unit': 'toy'})}")
+    if stage in ("ingest", "finetune"):
+        make_weights(layout, key)
+    elif stage == "verify":
+        verify(layout, key, toy)
+    elif stage == "evaluate":
+        evaluate(layout, key, toy)
+    else:
+        gate(layout, key, toy)
+
+
+def make_weights(layout: Layout, name: str) -> None:
+    layout.weights(name).mkdir(parents=True)
+    (layout.weights(name) / "weights.bin").write_text(f"the weights of {name}")
+    files = build_manifest(layout.weights(name))
+    manifest = ManifestRecord(
+        name=name,
+        weight_digest=weight_digest(files),
+        files=files,
+        reference="file:///toy",
+        code_digest=CODE,
+    )
+    write_record(layout.origin(name) / "manifest.json", manifest)
+
+
+def manifest_of(layout: Layout, name: str) -> ManifestRecord:
+    data = (layout.origin(name) / "manifest.json").read_bytes()
+    return ManifestRecord.model_validate_json(data)
+
+
+def verify(layout: Layout, name: str, toy: Toy) -> None:
+    passed = name not in toy.unverified
+    finding = Finding(
+        rule="format.pickle",
+        severity="refusal",
+        file="weights.bin",
+        fact="a pickle runs code",
+        remedy="Ask for safetensors.",
+    )
+    record = VerificationRecord(
+        name=name,
+        weight_digest=manifest_of(layout, name).weight_digest,
+        code_digest=CODE,
+        policy_sha256=CODE,
+        passed=passed,
+        findings=() if passed else (finding,),
+        formats={"toy": 1},
+        parameters=1,
+        template_sha256="",
+        licence=LicenceDecision(
+            family="mit", spdx="MIT", use="commercial", allowed=True, source="toy"
+        ),
+        statement="toy",
+    )
+    write_record(layout.verification(name) / "verification.json", record)
+    (layout.verification(name) / "report.md").write_text(f"# {name}\n")
+
+
+def evaluate(layout: Layout, key: str, toy: Toy) -> None:
+    entry = load_models(layout.root).evaluations[key]
+    if entry.model in toy.broken:
+        print("weighbridge: the weights do not load. Ingest them again.")
+        sys.exit(3)
+    folder = layout.evaluation(entry.model, entry.suite)
+    folder.mkdir(parents=True)
+    (folder / "items.parquet").write_bytes(b"toy")
+    task = TaskResult(
+        task="toy",
+        metric="acc",
+        higher_is_better=True,
+        items=300,
+        value=0.5,
+        stderr=0.02,
+        task_sha256=CODE,
+        data_sha256=CODE,
+    )
+    record = EvaluationRecord(
+        name=entry.model,
+        weight_digest=manifest_of(layout, entry.model).weight_digest,
+        suite=entry.suite,
+        suite_sha256=CODE,
+        code_digest=CODE,
+        engine="toy",
+        dtype="bfloat16",
+        template_sha256="",
+        tasks=(task,),
+        items_sha256=sha256_file(folder / "items.parquet"),
+    )
+    write_record(folder / "evaluation.json", record)
+
+
+def gate(layout: Layout, name: str, toy: Toy) -> None:
+    baseline = load_models(layout.root).gates[name].baseline
+    outcome = "block" if name in toy.worse else "pass"
+    task = TaskVerdict(
+        task="smoke/toy",
+        outcome=outcome,
+        items=300,
+        candidate=0.5,
+        baseline=0.5,
+        difference=0.0,
+        interval=(-0.05, 0.05),
+        reason=f"toy.yaml says {outcome}",
+    )
+    verdict = Verdict(
+        name=name,
+        weight_digest=manifest_of_evidence(layout, name),
+        baseline=baseline.name,
+        baseline_digest=baseline.digest,
+        outcome=outcome,
+        reasons=(task.reason,),
+        tasks=(task,),
+        policy="default",
+        policy_sha256=CODE,
+        code_digest=CODE,
+        evidence={"toy": sha256_bytes(b"toy")},
+    )
+    write_record(layout.verdict(name) / "verdict.json", verdict)
+
+
+def manifest_of_evidence(layout: Layout, name: str) -> str:
+    """The gate's dependencies hold no manifest: the digest stands in the verification."""
+    data = (layout.verification(name) / "verification.json").read_bytes()
+    return VerificationRecord.model_validate_json(data).weight_digest
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
