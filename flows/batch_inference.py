@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +30,8 @@ from pipelines.releases import fetch_weights
 from pipelines.settings import Settings, load_settings
 
 _TEXT = "{{ text }}"
-LABEL = "label"
+LABEL = "category"
+_NAMES_TEXT = re.compile(r"\{\{[^}]*\btext\b")
 # The report quotes answers, and what is stored on the Prefect server everyone there can read.
 SHOWN_IN_UI: frozenset[Classification] = frozenset({"public", "internal"})
 
@@ -121,7 +123,7 @@ def prompt_template(question: QuestionForm) -> str:
         template = f"{template}\n\nAnswer with one of: {', '.join(answer.labels)}."
     if isinstance(answer, FreeText):
         template = f"{template}\n\nAnswer in at most {answer.words} words."
-    return template if _TEXT in template else f"{template}\n\n{_TEXT}"
+    return template if _NAMES_TEXT.search(template) else f"{template}\n\n{_TEXT}"
 
 
 def output_schema(question: QuestionForm) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from flows import console
+from flows import batch_commands, console
 from pipelines.errors import NoSpaceLeft, WeighbridgeError, exit_code, is_disk_full
 
 if TYPE_CHECKING:
@@ -310,6 +310,9 @@ def demo(
     from flows.demo.run import DEMO, run_demo
 
     run_demo((directory or DEMO).absolute())
+
+
+app.add_typer(batch_commands.app, name="batch")
 
 
 @contextmanager

@@ -68,7 +68,10 @@ def dequantise(
     report(1, 3, "steps", what)
     model.to(getattr(torch, dtype)).save_pretrained(out)
     report(2, 3, "steps", what)
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    except (ValueError, KeyError, NotImplementedError) as error:
+        raise CannotDequantise(f"transformers cannot read its tokenizer ({error})") from error
     settings: dict[str, str | int | float | bool] = {"dtype": dtype}
     if context_length:  # transformers leaves 1e30 here, which switches truncation off
         tokenizer.model_max_length = settings["model_max_length"] = context_length

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
-from pipelines.canonical import Frozen, canonical_json, write_bytes, write_record
+from pipelines.canonical import Frozen, canonical_json, sha256_bytes, write_bytes, write_record
 from pipelines.digest import FileEntry, build_manifest, weight_digest
 from pipelines.errors import NoSpaceLeft, SmokeTestFailed, UnusableSource, is_disk_full
+from pipelines.file_lock import exclusive
 from pipelines.gguf_facts import GgufFacts, read_facts
 from pipelines.ingest_child import Done, Work, load_and_try
 from pipelines.model_card import CardFacts, model_card, tensor_types
@@ -17,7 +17,7 @@ from pipelines.models_file import ModelEntry
 from pipelines.records import Ancestor, Derivation, LicenceClaim, ManifestRecord
 from pipelines.references import parse_reference
 from pipelines.sources.dispatch import fetch
-from pipelines.sources.intake import Fetched
+from pipelines.sources.intake import Fetched, scratch
 from pipelines.verification.findings import listed
 
 _AS_IT_IS = (
@@ -55,6 +55,7 @@ def ingest(config: IngestConfig, weights_out: Path, origin_out: Path) -> Manifes
             reference = parse_reference(config.entry.reference)
             fetched = fetch(reference, config.cache, model, origin_out)
             ggufs = _gguf_facts(config, model, fetched)
+            tensor_types(model)  # refuses a malformed header before a loader sees it
             done = load_and_try(_work(config, model, weights_out, ggufs))
         if done.problem:
             raise UnusableSource(config.entry.reference, done.problem, _AS_IT_IS)
@@ -86,12 +87,18 @@ def no_space_named(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _place(config: IngestConfig, weights_out: Path) -> Iterator[Path]:
-    """Where fetched files go: the output itself, or a scratch folder when they are converted."""
-    scratch = tempfile.TemporaryDirectory(prefix=".source-", dir=config.cache)
-    with scratch if config.entry.convert == "dequantise" else nullcontext() as folder:
-        place = Path(folder, "model") if folder else weights_out
-        place.mkdir()
-        yield place
+    """Where fetched files go: the output itself, or a scratch folder when they are converted.
+
+    Held by one process at a time: a second ingest of the same model waits for the first.
+    """
+    key = sha256_bytes(f"{config.name} {config.entry.model_dump_json()}".encode())
+    with exclusive(config.cache / "locks" / f"{key}.lock", f"ingest of {config.name}"):
+        if config.entry.convert == "dequantise":
+            with scratch(config.cache / "scratch" / key) as folder:
+                yield folder
+        else:
+            weights_out.mkdir()
+            yield weights_out
 
 
 def _gguf_facts(config: IngestConfig, model: Path, fetched: Fetched) -> dict[str, GgufFacts]:

@@ -13,11 +13,11 @@ from pipelines.licence_claims import Subject, establish
 from pipelines.licence_facts import LicenceRow, licence_facts
 from pipelines.models_file import DeclaredUse
 from pipelines.records import Finding, LicenceDecision, ManifestRecord
-from pipelines.verification.findings import refusal
+from pipelines.verification.findings import refusal, words
 from pipelines.verification.policy import VerificationPolicy
 
-EUROPEAN_UNION = frozenset(
-    "EU AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK".split()
+EUROPEAN_UNION = words(
+    "EU AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK"
 )
 UNKNOWN = "unknown"
 _ASK_COUNSEL = "Take another model, or have the terms negotiated and recorded."

@@ -55,9 +55,7 @@ class _Reading:
         return merged
 
 
-def establish(
-    subject: Subject, texts: Mapping[str, str]
-) -> tuple[str | None, list[Finding]]:
+def establish(subject: Subject, texts: Mapping[str, str]) -> tuple[str | None, list[Finding]]:
     """The family that all claims of a subject lead to, or None, and what was found on the way.
 
     `texts` maps the sha256 of a licence file's bytes to its text.
@@ -146,7 +144,9 @@ def _absent_texts(subject: Subject, reading: _Reading, of: str) -> Iterator[Find
 def _nothing(reading: _Reading, of: str) -> Finding:
     if reading.says_other:
         fact = f"{listed(reading.says_other)}{of} names no licence, and no known text comes with it"
-        remedy = "Have the publisher's licence text in the repository; a name alone decides nothing."
+        remedy = (
+            "Have the publisher's licence text in the repository; a name alone decides nothing."
+        )
         return refusal("licence.other", "", fact, remedy)
     if reading.generic:
         said = [source for sources in reading.generic.values() for source in sources]
@@ -168,11 +168,13 @@ def _doubts(family: str, reading: _Reading, of: str) -> Iterator[Finding]:
         yield refusal("licence.other", "", fact, _ASK)
     if title and (family in _EXACT_ONLY or not (exact or reading.by_tag)):
         fact = f"the text{of} calls itself {family} and has other words"
-        yield refusal("licence.altered-text", _first(title), fact, "Read it; it is another licence.")
+        yield refusal(
+            "licence.altered-text", _first(title), fact, "Read it; it is another licence."
+        )
     elif title:
         fact = f"the text{of} was recognised as {family} by its title only"
         yield warning("licence.text-by-title", _first(title), fact, "Compare it with the original.")
-    elif not exact:
+    elif not exact and not reading.absent_texts:
         fact = f"{family}{of} is named, and its text is not here"
         yield warning("licence.text-absent", "", fact, "Keep the text beside the weights.")
 

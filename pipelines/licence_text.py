@@ -27,8 +27,9 @@ _APACHE_TITLE = re.compile(r"(the )?(apache license( version)? 2 0( january 2004
 _APACHE_START = "terms and conditions for use reproduction and distribution 1 definitions"
 _APACHE_END = "accepting any such warranty or additional liability"
 _APACHE_REST = re.compile(
-    r"( end of terms and conditions)?(( appendix)? how to apply the apache license to your work to apply the apache license to your "
-    r"work attach the following boilerplate notice .{0,600}? licensed under the apache license "
+    r"( end of terms and conditions)?(( appendix)? how to apply the apache license to your work "
+    r"to apply the apache license to your work attach the following boilerplate notice "
+    r".{0,600}? licensed under the apache license "
     r"version 2 0 .{0,600}? limitations under the license)?"
 )
 _MIT_TITLE = re.compile(
@@ -59,9 +60,7 @@ def text_digest(text: str) -> str:
     return sha256_bytes(normalise(text).encode())
 
 
-def identify(
-    text: str, digests: Mapping[str, str], titles: Mapping[str, str]
-) -> Identified | None:
+def identify(text: str, digests: Mapping[str, str], titles: Mapping[str, str]) -> Identified | None:
     """The family of a text by its digest, else by a title near its start, else None.
 
     `digests` maps normalised digests and `titles` normalised titles to families; the longest title

@@ -146,6 +146,10 @@ class TrainingRecord(Frozen):
     steps: int
     losses: tuple[float, ...]
     template_sha256: str
+    data_checks_sha256: str = Field(description="of data_checks/results.json beside this record")
+    parity_max_logprob_difference: float = Field(
+        description="largest, in nats, between base + adapter and the merged weights"
+    )
     settings: dict[str, str | int | float | bool]
     tools: dict[str, str]
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +33,11 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 RECORD_SIGNATURE = "weighbridge-record-signature-v1"
 MAX_BUNDLE_BYTES = 64 * 1024 * 1024
-_HASHES = {256: hashes.SHA256, 384: hashes.SHA384, 521: hashes.SHA512}
+_HASHES: dict[int, type[hashes.SHA256] | type[hashes.SHA384] | type[hashes.SHA512]] = {
+    256: hashes.SHA256,
+    384: hashes.SHA384,
+    521: hashes.SHA512,
+}
 
 
 def create_key(private: Path, public: Path) -> None:
@@ -160,7 +163,9 @@ def verify_bytes(public_pem: bytes, data: bytes, signature: bytes, subject: Path
     try:
         key.verify(raw, data, ec.ECDSA(hashes.SHA256()))
     except InvalidSignature as error:
-        raise SignatureRefused(subject, "the signature is not of these bytes by this key") from error
+        raise SignatureRefused(
+            subject, "the signature is not of these bytes by this key"
+        ) from error
 
 
 def _verified_payload(
@@ -243,7 +248,9 @@ def _public_key(pem: bytes, subject: Path | str) -> ec.EllipticCurvePublicKey:
     try:
         key = serialization.load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise SignatureRefused(subject, "the key to check it with is not a PEM public key") from error
+        raise SignatureRefused(
+            subject, "the key to check it with is not a PEM public key"
+        ) from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.key_size not in _HASHES:
         raise SignatureRefused(subject, "the key to check it with is not an elliptic-curve key")
     return key

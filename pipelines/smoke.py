@@ -62,12 +62,14 @@ def smoke_test(weights: Path, *, adds_bos: bool | None, limit_bytes: int) -> Smo
     """
     if reason := _not_run_because(weights, limit_bytes):
         return SmokeResult(outcome="not run", reason=reason)
+    from safetensors import SafetensorError
+
     report(0, len(PROMPTS), "prompts", "smoke test")
     try:
         model, tokenizer, problems = _load(weights)
     except ImportError as error:
         return SmokeResult(outcome="not run", reason=f"needs a package: {_first_line(error)}")
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         return SmokeResult(outcome="failed", problems=(f"does not load: {_first_line(error)}",))
     problems += _token_problems(weights, model, tokenizer, adds_bos)
     answers: list[SmokeAnswer] = []

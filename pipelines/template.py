@@ -82,9 +82,10 @@ def in_json(name: str, document: Any) -> Iterator[FoundTemplate]:
     """Templates in one JSON file: its chat_template, and any other string with Jinja in it."""
     yield from _declared(name, document)
     for path, key, value in walk(document, skip=_VOCABULARY_KEYS):
-        if isinstance(value, str) and not path.startswith(KEY):
-            if key == KEY or "{%" in value or ("{{" in value and "}}" in value):
-                yield FoundTemplate(name, path, value, declared=key == KEY)
+        if not isinstance(value, str) or path.startswith(KEY):
+            continue  # not a text, or declared and given above
+        if key == KEY or "{%" in value or ("{{" in value and "}}" in value):
+            yield FoundTemplate(name, path, value, declared=key == KEY)
 
 
 def in_gguf(name: str, keys: Mapping[str, Any]) -> Iterator[FoundTemplate]:

@@ -28,7 +28,7 @@ class Repository:
     branches: frozenset[str] = frozenset({"main"})
     gated: bool = False
     served: dict[str, bytes] = field(default_factory=dict)  # other bytes than the commit's
-    broken: int = 0  # how many requests for file contents end in 500
+    failing: set[str] = field(default_factory=set)  # files whose contents end in a 500
 
 
 @dataclass
@@ -46,7 +46,7 @@ def hub_server() -> Iterator[HubServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     port = server.server_address[1]
     server.state = HubServer(f"http://127.0.0.1:{port}")  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield server.state  # type: ignore[attr-defined]
@@ -119,8 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
     def contents(
         self, repository: Repository, file: str, headers: dict[str, str] | None = None
     ) -> None:
-        if repository.broken and self.command == "GET":
-            repository.broken -= 1
+        if file in repository.failing and self.command == "GET":
             return self.send(500, b"{}", {})
         data = repository.served.get(file, repository.files[file])
         wanted = self.headers.get("Range", "")

@@ -42,7 +42,7 @@ def question() -> dict[str, Any]:
         "additionalProperties": False,
     }
     return {
-        "prompt": data.PROMPT.format(text="{{ text }}"),
+        "prompt": data.PROMPT.format(text="{{ text.split() | join(' ') }}"),
         "answer": {"json_schema": json.dumps(schema)},
         "max_tokens": 16,
     }

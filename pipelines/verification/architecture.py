@@ -102,7 +102,9 @@ def _check_matrix(text: Mapping[str, Any], tensor: Tensor) -> Iterator[Finding]:
 
 
 def _says_untied(config: Mapping[str, Any], text: Mapping[str, Any]) -> bool:
-    values = [part["tie_word_embeddings"] for part in (config, text) if "tie_word_embeddings" in part]
+    values = [
+        part["tie_word_embeddings"] for part in (config, text) if "tie_word_embeddings" in part
+    ]
     return bool(values) and not any(values)
 
 

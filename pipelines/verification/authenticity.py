@@ -25,15 +25,15 @@ _PAPERS = re.compile(
 _ASK = "Ask the publisher for the right signature, or take another source."
 
 
-def check(
-    origin: Path, manifest: ManifestRecord, policy: VerificationPolicy
-) -> Iterator[Finding]:
+def check(origin: Path, manifest: ManifestRecord, policy: VerificationPolicy) -> Iterator[Finding]:
     """Judge the signature file that ingest kept in `origin`, if there is one."""
     bundles = [origin / name for name in SIGNATURE_NAMES if (origin / name).is_file()]
     if not bundles:
         fact = "its publisher did not sign it"
         if policy.require_signature:
-            yield refusal("signature.absent", "", fact, "Take a signed source, or change the policy.")
+            yield refusal(
+                "signature.absent", "", fact, "Take a signed source, or change the policy."
+            )
         else:
             yield info("signature.absent", "", fact)
         return

@@ -51,3 +51,8 @@ def listed(names: Iterable[str], limit: int = 5) -> str:
     some = list(names)
     shown = ", ".join(quoted(name) for name in some[:limit])
     return shown if len(some) <= limit else f"{shown} and {len(some) - limit} more"
+
+
+def words(text: str) -> frozenset[str]:
+    """The words of a text, for rules that are lists of words."""
+    return frozenset(text.split())

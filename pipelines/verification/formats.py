@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipelines.records import Finding
-from pipelines.verification.findings import refusal
+from pipelines.verification.findings import refusal, words
 from pipelines.verification.policy import VerificationPolicy
 
 HEAD_BYTES = 4096
@@ -27,8 +27,8 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"GGUF", "gguf"),
     (0, b"PK\x03\x04", "zip"), (0, b"PK\x05\x06", "zip"), (0, b"PK\x07\x08", "zip"),
     (0, b"\x1f\x8b", "gzip"), (0, b"BZh", "bzip2"), (0, b"\xfd7zXZ\x00", "xz"),
-    (0, b"7z\xbc\xaf\x27\x1c", "7z"), (0, b"\x28\xb5\x2f\xfd", "zstd"), (0, b"\x04\x22\x4d\x18", "lz4"),
-    (0, b"Rar!\x1a\x07", "rar"), (257, b"ustar", "tar"),
+    (0, b"7z\xbc\xaf\x27\x1c", "7z"), (0, b"\x28\xb5\x2f\xfd", "zstd"),
+    (0, b"\x04\x22\x4d\x18", "lz4"), (0, b"Rar!\x1a\x07", "rar"), (257, b"ustar", "tar"),
     (0, b"\x7fELF", "executable"), (0, b"MZ", "executable"), (0, b"\xcf\xfa\xed\xfe", "executable"),
     (0, b"\xfe\xed\xfa\xcf", "executable"), (0, b"\xca\xfe\xba\xbe", "executable"),
     (0, b"\x00asm", "executable"), (0, b"dex\n", "executable"), (0, b"\x1bLua", "executable"),
@@ -37,25 +37,29 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
 )  # fmt: skip
 _PICKLE_PROTOCOLS = range(1, 6)
 _PICKLE_CALLS = {"GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "REDUCE", "NEWOBJ", "BUILD"}
-_SENTENCEPIECE_FIELDS = range(1, 6)  # ModelProto: pieces, trainer, normalizer, self test, denormalizer
+_SENTENCEPIECE_FIELDS = range(
+    1, 6
+)  # ModelProto: pieces, trainer, normalizer, self test, denormalizer
 
 # What loaders take a name to be. A text whose name is not listed is refused.
 _NAMED: dict[str, frozenset[str]] = {
     ".safetensors": frozenset({"safetensors"}),
     ".gguf": frozenset({"gguf"}),
     ".json": frozenset({"json"}),
-    ".jinja": frozenset({"template"}), ".jinja2": frozenset({"template"}), ".j2": frozenset({"template"}),
+    ".jinja": frozenset({"template"}), ".jinja2": frozenset({"template"}),
+    ".j2": frozenset({"template"}),
     ".model": frozenset({"sentencepiece", "text"}), ".spm": frozenset({"sentencepiece"}),
     ".tiktoken": frozenset({"text"}), ".txt": frozenset({"text"}), ".md": frozenset({"text"}),
     ".jsonl": frozenset({"text"}), ".csv": frozenset({"text"}), ".bpe": frozenset({"text"}),
     ".yaml": frozenset({"text"}), ".yml": frozenset({"text"}),
+    ".sig": frozenset({"text"}),
     ".png": frozenset({"image"}), ".jpg": frozenset({"image"}), ".jpeg": frozenset({"image"}),
     ".gif": frozenset({"image"}), ".webp": frozenset({"image"}),
 }  # fmt: skip
-_SCRIPTS = frozenset(
+_SCRIPTS = words(
     ".py .pyw .pyi .pth .sh .bash .zsh .bat .cmd .ps1 .js .mjs .ts .rb .pl .lua .php .jar .java .c "
     ".cc .cpp .cu .h .so .dll .dylib .exe .ipynb .html .htm .svg .xml .toml .cfg .ini .service "
-    ".desktop .r .go .rs".split()
+    ".desktop .r .go .rs"
 )
 _PAPERS = re.compile(r"(licen[cs]e|copying|notice|readme|use[_-]?policy)([._-].*)?", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")

@@ -25,7 +25,19 @@ MAX_STRING_BYTES = 16 * 1024 * 1024
 MAX_DIMENSIONS = 4
 MAX_ALIGNMENT = 65_536
 
-_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_SCALARS = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
 _STRING, _ARRAY = 8, 9
 
 # ggml type id: name, elements in a block, bytes of a block (ggml.h and ggml-common.h).

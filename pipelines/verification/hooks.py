@@ -14,20 +14,20 @@ from typing import Any
 
 from pipelines.records import Finding
 from pipelines.verification.contents import Contents
-from pipelines.verification.findings import quoted, refusal, warning
+from pipelines.verification.findings import quoted, refusal, warning, words
 from pipelines.verification.strict_json import walk
 
 _REMEDY = "Take a model whose architecture the engine knows, or have the publisher remove the key."
 _VOCABULARY_KEYS = frozenset({"vocab", "merges", "weight_map"})
 _VOCABULARY_FILES = frozenset({"vocab.json", "added_tokens.json"})
 
-_IMPORTS = frozenset(
+_IMPORTS = words(
     "auto_map custom_pipelines custom_generate auto_mapping _target_ class_path module_path "
-    "import_path python_module entry_point requirements pip_requirements plugins".split()
+    "import_path python_module entry_point requirements pip_requirements plugins"
 )
-_FETCHES = frozenset(
+_FETCHES = words(
     "mm_vision_tower vision_tower pretrained_model_name_or_path speculative_model draft_model "
-    "assistant_model remote_adapter adapter_repo".split()
+    "assistant_model remote_adapter adapter_repo"
 )
 _KERNEL_KEY = re.compile(r"(.*_)?(attn|attention|experts|kernel|kernels)(_.*)?", re.IGNORECASE)
 _CROSS_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+--[\w.]+")

@@ -76,7 +76,9 @@ def _check_total(contents: Contents, name: str, document: dict[str, Any]) -> Ite
     actual = sum(tensor.size_bytes for header in headers for tensor in header.tensors)
     if isinstance(total, int | float) and total != actual:
         fact = f"it says that the tensors have {total} bytes, they have {actual}"
-        yield warning("index.total-size", name, fact, "Ask the publisher; some tools miscount ties.")
+        yield warning(
+            "index.total-size", name, fact, "Ask the publisher; some tools miscount ties."
+        )
 
 
 def _check_unnamed(contents: Contents, named: set[str]) -> Iterator[Finding]:
@@ -90,7 +92,9 @@ def _check_unnamed(contents: Contents, named: set[str]) -> Iterator[Finding]:
             base = PurePosixPath(name).name
             if _ORIGINAL.fullmatch(base):
                 fact = "it is a second copy of the weights that this check does not compare"
-                yield warning("index.second-copy", name, fact, "Remove it unless an engine needs it.")
+                yield warning(
+                    "index.second-copy", name, fact, "Remove it unless an engine needs it."
+                )
             elif has_index:
                 fact = "it lies beside shards, and no index names it"
                 yield refusal("index.unnamed-file", name, fact, _REMEDY)

@@ -95,9 +95,7 @@ def compare(pinned: Iterable[FileEntry], actual: Iterable[FileEntry]) -> Iterato
             yield refusal("integrity.changed", name, fact, _REMEDY)
 
 
-def _renamed(
-    missing: dict[str, FileEntry], extra: dict[str, FileEntry]
-) -> list[tuple[str, str]]:
+def _renamed(missing: dict[str, FileEntry], extra: dict[str, FileEntry]) -> list[tuple[str, str]]:
     """Pairs of names with the same bytes; takes them out of `missing` and `extra`."""
     by_digest = {entry.sha256: name for name, entry in missing.items()}
     pairs = []

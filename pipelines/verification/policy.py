@@ -11,7 +11,9 @@ from pipelines.canonical import Frozen
 from pipelines.models_file import load_yaml, parse_config
 
 Format = Literal["safetensors", "gguf", "json", "template", "sentencepiece", "text", "image"]
-PemText = Annotated[str, Field(pattern=r"^-----BEGIN PUBLIC KEY-----\n[\s\S]+-----END PUBLIC KEY-----\n?$")]
+PemText = Annotated[
+    str, Field(pattern=r"^-----BEGIN PUBLIC KEY-----\n[\s\S]+-----END PUBLIC KEY-----\n?$")
+]
 
 DEFAULT_POLICY = Path(__file__).with_name("default_policy.yaml")
 

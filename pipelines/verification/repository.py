@@ -18,7 +18,7 @@ _FORCING = ("forced_decoder_ids", "forced_bos_token_id", "sequence_bias", "bad_w
 
 
 def check(contents: Contents) -> Iterator[Finding]:
-    """Objects where objects belong, ids within the vocabulary, no forced output, GGUF vocabulary."""
+    """Objects where objects belong, ids within the vocabulary, no forced output."""
     for name in (CONFIG, GENERATION_CONFIG, "tokenizer_config.json", "tokenizer.json"):
         if name in contents.documents and not isinstance(contents.documents[name], dict):
             yield refusal("json.not-an-object", name, "its top level is not an object")
@@ -47,7 +47,10 @@ def _check_ids(name: str, settings: dict[str, Any], rows: int) -> Iterator[Findi
 
 def _check_gguf(name: str, gguf: GgufHeader) -> Iterator[Finding]:
     tokens = gguf.array_lengths.get("tokenizer.ggml.tokens")
-    rows = next((t.shape[1] for t in gguf.tensors if t.name == "token_embd.weight" and len(t.shape) == 2), None)
+    rows = next(
+        (t.shape[1] for t in gguf.tensors if t.name == "token_embd.weight" and len(t.shape) == 2),
+        None,
+    )
     if tokens is not None and rows is not None and tokens > rows:
         fact = f"it has {tokens} tokens and {rows} embeddings"
         yield refusal("tokenizer.beyond-embeddings", name, fact, _REMEDY)

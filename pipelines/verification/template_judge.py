@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 from jinja2 import nodes
 from jinja2.exceptions import TemplateSyntaxError
@@ -18,7 +18,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from pipelines.verification.findings import quoted
+from pipelines.verification.findings import quoted, words
 from pipelines.verification.template_taint import Taint, literals
 
 MAX_TEMPLATE_CHARACTERS = 200_000
@@ -31,21 +31,23 @@ _NODES = frozenset({
     *("Mul", "Div", "FloorDiv", "Mod", "Neg", "Pos", "Concat", "List", "Tuple", "Dict", "Pair"),
     *("Keyword", "With", "Break", "Continue", "Scope", "ExtensionAttribute"),
 })  # fmt: skip
-_FILTERS = frozenset(
+_FILTERS = words(
     "abs batch capitalize count d default dictsort e escape first float groupby indent int items "
     "join last length list lower map max min reject rejectattr replace reverse round safe select "
-    "selectattr slice sort string sum title tojson trim truncate unique upper wordcount".split()
+    "selectattr slice sort string sum title tojson trim truncate unique upper wordcount"
 )
-_TESTS = frozenset(
+_TESTS = words(
     "boolean defined divisibleby eq equalto even false float ge greaterthan gt in integer iterable "
     "le lessthan lower lt mapping ne none number odd sameas sequence string true undefined "
-    "upper".split()
+    "upper"
 )
-_FUNCTIONS = frozenset({"raise_exception", "range", "namespace", "dict", "strftime_now", "loop", "caller"})
-_METHODS = frozenset(
+_FUNCTIONS = frozenset(
+    {"raise_exception", "range", "namespace", "dict", "strftime_now", "loop", "caller"}
+)
+_METHODS = words(
     "append capitalize count endswith find get index items join keys lower lstrip partition pop "
     "removeprefix removesuffix replace rfind rpartition rsplit rstrip split splitlines startswith "
-    "strip title upper values cycle isdigit isalpha isalnum isspace isupper islower".split()
+    "strip title upper values cycle isdigit isalpha isalnum isspace isupper islower"
 )
 _CLOCK = "strftime_now"
 _URL = re.compile(r"(https?|ftp|file|data)://?|www\.\w", re.IGNORECASE)
@@ -63,14 +65,16 @@ _INVISIBLE = re.compile(
 class GenerationTag(Extension):
     """`{% generation %}…{% endgeneration %}`, which transformers adds to mark assistant text."""
 
-    tags: ClassVar[set[str]] = {"generation"}
+    tags = {"generation"}  # noqa: RUF012 (declared so by the base class)
 
     def parse(self, parser: Parser) -> nodes.CallBlock:
         """The block as a call that returns its body unchanged."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         call = self.call_method("render_body")
-        return nodes.CallBlock(call, [], [], body).set_lineno(line)
+        block = nodes.CallBlock(call, [], [], body)
+        block.set_lineno(line)
+        return block
 
     def render_body(self, caller: Any) -> Any:
         """What the block renders to: its body."""
@@ -85,15 +89,13 @@ def make_environment() -> ImmutableSandboxedEnvironment:
 
 
 def judge_template(text: str) -> list[tuple[str, str]]:
-    """What is wrong with a template, as (rule, fact); empty when the allow-list admits all of it."""
+    """What is wrong with a template, as (rule, fact); empty when the allow-list admits it."""
     if len(text) > MAX_TEMPLATE_CHARACTERS:
         return [("template.size", f"it has {len(text)} characters")]
     try:
-        tree = make_environment().parse(text)
-    except (TemplateSyntaxError, RecursionError) as error:
+        return list(dict.fromkeys(_judge(make_environment().parse(text))))
+    except TemplateSyntaxError as error:
         return [("template.syntax", f"it does not parse: {error}")]
-    try:
-        return list(dict.fromkeys(_judge(tree)))
     except RecursionError:
         return [("template.size", "it nests too deeply")]
 
@@ -104,7 +106,10 @@ def _judge(tree: nodes.Template) -> Iterator[tuple[str, str]]:
     for node in _walk(tree):
         kind = type(node).__name__
         if kind not in _NODES:
-            yield "template.construct", f"line {node.lineno}: {kind} has no place in a chat template"
+            yield (
+                "template.construct",
+                f"line {node.lineno}: {kind} has no place in a chat template",
+            )
         elif isinstance(node, nodes.Filter) and node.name not in _FILTERS:
             yield "template.filter", f"line {node.lineno}: the filter {quoted(node.name)}"
         elif isinstance(node, nodes.Test) and node.name not in _TESTS:

@@ -31,7 +31,7 @@ FOLLOW_UP = "And which one runs through Prague?"
 _TOKENS = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
 _DATE = "01 Jan 2025"
 
-# Each in two forms: content as a text, and content as a list of parts (what multimodal models take).
+# Each in two forms: content as a text, and as a list of parts (what multimodal models take).
 DIALOGUES: dict[str, list[tuple[str, str]]] = {
     "user": [("user", USER)],
     "other": [("user", OTHER_USER)],
@@ -55,11 +55,17 @@ def render_findings(text: str) -> list[tuple[str, str]]:
     except CommandFailed as error:
         fact = f"rendering it ended with {error.returncode}: it needs too much time or memory"
         return [("template.work", fact)]
-    return judge_renders(rendered)
+    return judge_renders(text, rendered)
 
 
-def judge_renders(rendered: dict[str, dict[str, str | None]]) -> list[tuple[str, str]]:
-    """Findings from what `render` returns, in the form of message that the template understands."""
+def judge_renders(
+    template: str, rendered: dict[str, dict[str, str | None]]
+) -> list[tuple[str, str]]:
+    """Findings from what `render` returns, in the form of message that the template understands.
+
+    A template that names the system role and leaves its text out does so on purpose; one that does
+    not know the role (rule `template.no-system`) is merely old.
+    """
     if all(text is None for form in rendered.values() for text in form.values()):
         return [("template.unusable", "it renders no conversation")]
     understood = [form for form in rendered.values() if USER in (form["user"] or "")]
@@ -70,7 +76,8 @@ def judge_renders(rendered: dict[str, dict[str, str | None]]) -> list[tuple[str,
         fact = "it renders the same conversation differently for other words"
         found.append(("template.trigger", fact))
     if texts["system"] is not None and SYSTEM not in texts["system"]:
-        found.append(("template.drops-system", "a system prompt is silently left out"))
+        rule = "template.drops-system" if "system" in template else "template.no-system"
+        found.append((rule, "a system prompt is silently left out"))
     if texts["dialogue"] is not None and FOLLOW_UP not in texts["dialogue"]:
         found.append(("template.drops-user", "the last of several user messages does not arrive"))
     return found

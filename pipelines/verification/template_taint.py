@@ -9,34 +9,36 @@ conditions and rewriting that compare them with words.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from jinja2 import nodes
 
-from pipelines.verification.findings import quoted
+from pipelines.verification.findings import quoted, words
 
-_CONTENT_KEYS = frozenset({"content", "text", "value", "reasoning_content", "reasoning", "thinking"})
+_CONTENT_KEYS = frozenset(
+    {"content", "text", "value", "reasoning_content", "reasoning", "thinking"}
+)
 # Kinds of parts: a template may ask whether a part of a message has one of these as a key.
-_PART_KINDS = frozenset(
+_PART_KINDS = words(
     "type text image images image_url video videos video_url audio audios audio_url input_audio "
-    "input_image input_text file document role name content".split()
+    "input_image input_text file document role name content"
 )
-_PASSING_METHODS = frozenset(
+_PASSING_METHODS = words(
     "strip lstrip rstrip lower upper title capitalize split rsplit splitlines partition rpartition "
-    "replace removeprefix removesuffix join".split()
+    "replace removeprefix removesuffix join"
 )
-_COMPARING_METHODS = frozenset(
+_COMPARING_METHODS = words(
     "startswith endswith find rfind index count split rsplit partition rpartition replace "
-    "removeprefix removesuffix".split()
+    "removeprefix removesuffix"
 )
-_PASSING_FILTERS = frozenset(
+_PASSING_FILTERS = words(
     "trim lower upper title capitalize string replace safe escape e default d first last join "
-    "truncate indent list reverse".split()
+    "truncate indent list reverse"
 )
-_HARMLESS_TESTS = frozenset(
+_HARMLESS_TESTS = words(
     "defined undefined none string mapping iterable sequence number integer float boolean true "
-    "false odd even".split()
+    "false odd even"
 )
 # A mark: something that nobody types as a word. Letters alone, with spaces or simple punctuation
 # between them, are words.
@@ -66,25 +68,27 @@ class Taint:
             self._propagate()
 
     def _propagate(self) -> None:
-        for node in self.tree.find_all((nodes.Assign, nodes.For, nodes.With)):
-            if isinstance(node, nodes.Assign):
-                pairs = [(node.target, node.node)]
-            elif isinstance(node, nodes.For):
-                pairs = [(node.target, node.iter)]
-            else:
-                pairs = list(zip(node.targets, node.values, strict=True))
-            for target, value in pairs:
-                if self.is_content(value):
-                    self.content_names |= _targets(target)
-                    if isinstance(node, nodes.For):
-                        self.part_names |= _targets(target)
-                if self.is_clock(value):
-                    self.clock_names |= _targets(target)
-        for block in self.tree.find_all(nodes.AssignBlock):
-            if any(self.is_content(child) for out in block.find_all(nodes.Output) for child in out.nodes):
-                self.content_names |= _targets(block.target)
+        for assign in self.tree.find_all(nodes.Assign):
+            self._bind(assign.target, assign.node)
+        for block in self.tree.find_all(nodes.With):
+            for target, value in zip(block.targets, block.values, strict=True):
+                self._bind(target, value)
+        for loop in self.tree.find_all(nodes.For):
+            self._bind(loop.target, loop.iter)
+            if self.is_content(loop.iter):
+                self.part_names |= _targets(loop.target)
+        for filled in self.tree.find_all(nodes.AssignBlock):
+            outputs = filled.find_all(nodes.Output)
+            if any(self.is_content(child) for output in outputs for child in output.nodes):
+                self.content_names |= _targets(filled.target)
         for call in self.tree.find_all(nodes.Call):
             self._into_macro(call)
+
+    def _bind(self, target: nodes.Node, value: nodes.Node) -> None:
+        if self.is_content(value):
+            self.content_names |= _targets(target)
+        if self.is_clock(value):
+            self.clock_names |= _targets(target)
 
     def _into_macro(self, call: nodes.Call) -> None:
         if not isinstance(call.node, nodes.Name):
@@ -158,7 +162,7 @@ class Taint:
             elif applied.name in ("selectattr", "rejectattr") and applied.args:
                 yield from self._judge_attribute(applied)
 
-    def _judge(self, where: nodes.Node, parts: list[nodes.Node]) -> Iterator[tuple[str, str]]:
+    def _judge(self, where: nodes.Node, parts: Sequence[nodes.Node]) -> Iterator[tuple[str, str]]:
         if any(self.is_clock(part) for part in parts):
             yield "template.date", f"line {where.lineno}: it decides by the current date"
         content = [part for part in parts if self.is_content(part)]
@@ -169,7 +173,7 @@ class Taint:
             yield from _judge_words(where, others, allowed)
 
     def _judge_attribute(self, applied: nodes.Filter) -> Iterator[tuple[str, str]]:
-        """selectattr(attribute, test, value): words matter only for an attribute that is content."""
+        """selectattr(attribute, test, value): words matter only where the attribute is content."""
         attribute, *rest = applied.args
         key = attribute.value if isinstance(attribute, nodes.Const) else None
         if not isinstance(key, str) or key.split(".")[-1] in _CONTENT_KEYS:
@@ -177,7 +181,7 @@ class Taint:
 
 
 def _judge_words(
-    where: nodes.Node, others: list[nodes.Node], allowed: frozenset[str]
+    where: nodes.Node, others: Sequence[nodes.Node], allowed: frozenset[str]
 ) -> Iterator[tuple[str, str]]:
     for value in literals(others):
         if isinstance(value, str) and value not in allowed and _WORDS.fullmatch(value):

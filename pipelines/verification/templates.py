@@ -23,7 +23,10 @@ from pipelines.verification.policy import VerificationPolicy
 from pipelines.verification.template_judge import judge_template
 from pipelines.verification.template_render import render_findings
 
-_REMEDY = "Compare the template with the base model's; take the publisher's own, or write a plain one."
+_REMEDY = (
+    "Compare the template with the base model's; take the publisher's own, or write a plain one."
+)
+_WORTH_KNOWING = frozenset({"template.no-system"})
 _LOADED_BY_TOKENIZER = ("additional_chat_templates/default.jinja", STANDALONE, TOKENIZER_CONFIG)
 
 
@@ -33,7 +36,8 @@ def check(contents: Contents, policy: VerificationPolicy) -> Iterator[Finding]:
     for template in found:
         for rule, fact in _judge(template):
             place = f" ({quoted(template.name)})" if template.name != "default" else ""
-            yield refusal(rule, template.file, fact + place, _REMEDY)
+            make = warning if rule in _WORTH_KNOWING else refusal
+            yield make(rule, template.file, fact + place, _REMEDY)
     defaults = _defaults(contents)
     yield from _contradictions(defaults)
     if not defaults:
@@ -44,7 +48,7 @@ def check(contents: Contents, policy: VerificationPolicy) -> Iterator[Finding]:
 
 
 def chosen_sha256(contents: Contents) -> str:
-    """sha256 of the template that the tokenizer loads; '' where there is none or it is unreadable."""
+    """sha256 of the template that the tokenizer loads; '' where there is none that can be read."""
     defaults = _defaults(contents)
     return defaults[0].sha256 if defaults else ""
 

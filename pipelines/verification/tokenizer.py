@@ -16,7 +16,9 @@ TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 _REMEDY = "Compare the file with the base model's, and fetch it again from its publisher."
 # In a replacement, everything that stands for a class of characters or a count, not for text.
-_REGEX_CLASSES = re.compile(r"\\[pP]\{\^?\w+\}|\\x\{[0-9a-fA-F]+\}|\\[a-zA-Z]|\{\d+,?\d*\}|\(\?[a-z!=<:]+")
+_REGEX_CLASSES = re.compile(
+    r"\\[pP]\{\^?\w+\}|\\x\{[0-9a-fA-F]+\}|\\[a-zA-Z]|\{\d+,?\d*\}|\(\?[a-z!=<:]+"
+)
 
 
 def check(contents: Contents) -> Iterator[Finding]:
@@ -77,7 +79,9 @@ def _check_rewriting(document: dict[str, Any]) -> Iterator[Finding]:
                 yield refusal("tokenizer.rewrites", TOKENIZER, fact, _REMEDY)
 
 
-def _check_identifiers(vocabulary: dict[str, int], added: list[tuple[str, int]]) -> Iterator[Finding]:
+def _check_identifiers(
+    vocabulary: dict[str, int], added: list[tuple[str, int]]
+) -> Iterator[Finding]:
     """One id, one token; one token, one id."""
     by_id: dict[int, str] = {}
     for token, number in vocabulary.items():
@@ -93,7 +97,9 @@ def _check_identifiers(vocabulary: dict[str, int], added: list[tuple[str, int]])
             fact = f"the added token {quoted(token)} has the ids {seen[token]} and {number}"
             yield refusal("tokenizer.alias", TOKENIZER, fact, _REMEDY)
         if numbers.setdefault(number, token) != token:
-            fact = f"the added tokens {quoted(numbers[number])} and {quoted(token)} share id {number}"
+            fact = (
+                f"the added tokens {quoted(numbers[number])} and {quoted(token)} share id {number}"
+            )
             yield refusal("tokenizer.alias", TOKENIZER, fact, _REMEDY)
         if vocabulary.get(token, number) != number or by_id.get(number, token) != token:
             fact = f"the added token {quoted(token)} with id {number} contradicts the vocabulary"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.schedules import CronSchedule
 
 from flows.deploy import (
     QUEUES,
@@ -54,6 +55,7 @@ def test_nightly_evaluation_follows_the_clock_of_a_time_zone(client: SyncPrefect
     deployment = client.read_deployment_by_name("nightly-evaluation/nightly")
     (schedule,) = deployment.schedules
     assert schedule.active
+    assert isinstance(schedule.schedule, CronSchedule)
     assert schedule.schedule.timezone == "Europe/Berlin"
 
 

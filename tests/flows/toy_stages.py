@@ -1,7 +1,8 @@
 """Stages that take no time and write real records: the work of real ones takes minutes.
 
-`python toy_stages.py STAGE KEY` in a registry stands for `weighbridge stage STAGE KEY`. What a model
-is like is said in toy.yaml: `unverified`, `broken` (its evaluation fails) and `worse` list names.
+`python toy_stages.py STAGE KEY` in a registry stands for `weighbridge stage STAGE KEY`. What a
+model is like is said by lists of names: toy/unverified, toy/broken (its evaluation fails) and
+toy/worse (the gate refuses it).
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import json
 import sys
 from pathlib import Path
 
-from pipelines.canonical import Frozen, sha256_bytes, sha256_file, write_record
+from pipelines.canonical import sha256_bytes, sha256_file, write_record
 from pipelines.digest import build_manifest, weight_digest
-from pipelines.models_file import load_models, load_yaml, parse_config
+from pipelines.models_file import load_models
 from pipelines.records import (
     EvaluationRecord,
     Finding,
@@ -28,26 +29,21 @@ from pipelines.store.registry import Layout
 CODE = "c" * 64
 
 
-class Toy(Frozen):
-    """toy.yaml."""
-
-    unverified: tuple[str, ...] = ()
-    broken: tuple[str, ...] = ()
-    worse: tuple[str, ...] = ()
+def is_so(trait: str, name: str) -> bool:
+    return name in Path("toy", trait).read_text().split()
 
 
 def main(stage: str, key: str) -> None:
     layout = Layout(Path.cwd())
-    toy = parse_config(Path("toy.yaml"), Toy, load_yaml(Path("toy.yaml")))
     print(f"@progress {json.dumps({'what': stage, 'done': 1, 'total': 1, 'unit': 'toy'})}")
     if stage in ("ingest", "finetune"):
         make_weights(layout, key)
     elif stage == "verify":
-        verify(layout, key, toy)
+        verify(layout, key)
     elif stage == "evaluate":
-        evaluate(layout, key, toy)
+        evaluate(layout, key)
     else:
-        gate(layout, key, toy)
+        gate(layout, key)
 
 
 def make_weights(layout: Layout, name: str) -> None:
@@ -69,8 +65,8 @@ def manifest_of(layout: Layout, name: str) -> ManifestRecord:
     return ManifestRecord.model_validate_json(data)
 
 
-def verify(layout: Layout, name: str, toy: Toy) -> None:
-    passed = name not in toy.unverified
+def verify(layout: Layout, name: str) -> None:
+    passed = not is_so("unverified", name)
     finding = Finding(
         rule="format.pickle",
         severity="refusal",
@@ -97,9 +93,9 @@ def verify(layout: Layout, name: str, toy: Toy) -> None:
     (layout.verification(name) / "report.md").write_text(f"# {name}\n")
 
 
-def evaluate(layout: Layout, key: str, toy: Toy) -> None:
+def evaluate(layout: Layout, key: str) -> None:
     entry = load_models(layout.root).evaluations[key]
-    if entry.model in toy.broken:
+    if is_so("broken", entry.model):
         print("weighbridge: the weights do not load. Ingest them again.")
         sys.exit(3)
     folder = layout.evaluation(entry.model, entry.suite)
@@ -130,9 +126,9 @@ def evaluate(layout: Layout, key: str, toy: Toy) -> None:
     write_record(folder / "evaluation.json", record)
 
 
-def gate(layout: Layout, name: str, toy: Toy) -> None:
+def gate(layout: Layout, name: str) -> None:
     baseline = load_models(layout.root).gates[name].baseline
-    outcome = "block" if name in toy.worse else "pass"
+    outcome = "block" if is_so("worse", name) else "pass"
     task = TaskVerdict(
         task="smoke/toy",
         outcome=outcome,
@@ -141,7 +137,7 @@ def gate(layout: Layout, name: str, toy: Toy) -> None:
         baseline=0.5,
         difference=0.0,
         interval=(-0.05, 0.05),
-        reason=f"toy.yaml says {outcome}",
+        reason=f"toy says {outcome}",
     )
     verdict = Verdict(
         name=name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -65,7 +66,7 @@ def test_chunks_cover_the_text_and_overlap_as_asked(
     assert "".join(text[start:end] for start, end in plain) == text
     spans = tokenizer.spans(text, Chunking(tokens=tokens, overlap_tokens=overlap))
     assert (spans[0][0], spans[-1][1]) == (0, len(text))
-    for (_, end), (start, _) in zip(spans, spans[1:], strict=False):
+    for (_, end), (start, _) in pairwise(spans):
         assert start <= end
         if overlap >= 4:  # bytes of one character
             assert start < end

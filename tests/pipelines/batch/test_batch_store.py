@@ -177,11 +177,9 @@ def test_a_file_system_without_links_is_refused(
         FolderStore(tmp_path).create("shards/a", b"data")
 
 
-def test_an_s3_output_that_cannot_be_reached_is_one_clear_line(
+def test_an_s3_output_that_refuses_us_is_one_clear_line(
     s3_output: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(StoreFailed, match="NoSuchBucket"):
-        open_store("s3://no-such-bucket/x").create("a", b"")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(StoreFailed, match="SignatureDoesNotMatch"):
         open_store(s3_output).read("a")

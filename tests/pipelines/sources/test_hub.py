@@ -127,14 +127,20 @@ def test_a_cached_file_that_changed_on_disk_is_fetched_again(
     assert (tmp_path / "second/model/model.safetensors").read_bytes() == WEIGHTS
 
 
-def test_a_hub_that_fails_for_a_moment_is_asked_again(
+def test_a_hub_that_fails_in_between_costs_nothing_that_had_come(
     hub: HubServer, pinned: Reference, tmp_path: Path
 ) -> None:
-    hub.repositories["acme/tiny"].broken = 1
+    failing = hub.repositories["acme/tiny"].failing
+    failing.add("model.safetensors")
+    with pytest.raises(SourceNotFound, match="the Hub answered 500"):
+        fetch(pinned, tmp_path / "first", tmp_path / "cache")
+    failing.clear()
+    hub.requests.clear()
 
-    fetch(pinned, tmp_path)
+    fetch(pinned, tmp_path / "second", tmp_path / "cache")
 
-    assert (tmp_path / "model/model.safetensors").read_bytes() == WEIGHTS
+    assert (tmp_path / "second/model/model.safetensors").read_bytes() == WEIGHTS
+    assert f"GET /acme/tiny/resolve/{COMMIT}/config.json" not in hub.requests
 
 
 def test_a_gated_repository_names_the_token(
@@ -193,5 +199,7 @@ def test_a_repository_of_pickles_is_refused(
 ) -> None:
     del hub.repositories["acme/tiny"].files["model.safetensors"]
 
-    with pytest.raises(UnusableSource, match=r"no weights in an allowed format.*pytorch_model\.bin"):
+    with pytest.raises(
+        UnusableSource, match=r"no weights in an allowed format.*pytorch_model\.bin"
+    ):
         fetch(pinned, tmp_path)
