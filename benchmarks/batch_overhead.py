@@ -3,8 +3,8 @@
 Both run in one child process on one engine, in turns (A B B A), with the prefix cache emptied
 before each turn. The job is timed from reading its documents to its manifest: plan (which counts
 tokens), work, count, report; the reference is the call to `generate` with the same token ids and
-the same sampling. Engine start and imports are in neither. Prompts have about 128 tokens, answers at
-most 16.
+the same sampling. Engine start and imports are in neither. Prompts have about 128 tokens and
+answers at most 16.
 
 `python -m benchmarks.batch_overhead [DOCUMENTS] [MODEL_FOLDER]` runs it alone.
 """

@@ -1,34 +1,26 @@
-"""The stage evaluate: score weights on a suite with lm-eval, and refuse results that say nothing.
-
-lm-eval scores a model whose weights hold NaN like one that guesses, ends with an average over
-whatever was left, and applies whichever chat template the engine finds. Each of these is a refusal
-here (UnusableEvidence).
-"""
+"""The stage evaluate: score weights on a suite with lm-eval; refuse results that say nothing."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
-import math
 import os
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from evals.engines import EngineConfig, scoring_environment
 from evals.evaluation_report import write_report
-from evals.items import ItemResult, write_items
+from evals.items import write_items
 from evals.lm_eval_child import (
-    ScoredItem,
     ScoredTask,
     ScoringRequest,
     ScoringResponse,
     TaskRequest,
     run_lm_eval,
 )
+from evals.outcomes import item_results, task_result
 from evals.suites import (
     Engine,
     Suite,
@@ -37,16 +29,13 @@ from evals.suites import (
     read_rows,
     scored_items,
     suite_digest,
+    task_digest,
     validate_suite,
 )
-from pipelines.canonical import Frozen, canonical_json, sha256_bytes, sha256_file, write_record
+from pipelines.canonical import Frozen, sha256_file, write_record
 from pipelines.errors import DigestMismatch, UnusableEvidence
-from pipelines.records import EvaluationRecord, TaskResult
+from pipelines.records import EvaluationRecord
 from pipelines.template import template_sha256
-
-MEAN_TOLERANCE = 1e-9
-CHECK_WEIGHTS = "The weights hold NaN or infinity, or overflow in this dtype: check them."
-OTHER_METRIC = "Choose a metric that is the mean of one number per item (acc, exact_match, …)."
 
 
 class ScoringConfig(Frozen):
@@ -68,22 +57,22 @@ def score(config: ScoringConfig, weights: Path, suite: Path, out: Path) -> Evalu
     report.md. The same inputs on the same machine give the same bytes.
 
     Raises what `validate_suite` raises; DigestMismatch when the suite is not the one that `config`
-    names; UnusableEvidence when the chat template is not the verified one, an output is NaN or
-    infinite, a metric is missing or not carried by the items, items are missing, or a prompt does
-    not fit; CommandFailed when lm-eval ends with an error.
+    names; UnusableEvidence when the chat template is not the verified one, a prompt does not fit,
+    or what was found cannot carry a decision (evals.outcomes); CommandFailed when lm-eval ends with
+    an error.
     """
-    checked = _check_suite(config, suite)
+    checked = _checked_suite(config, suite)
     _check_template(config, checked, template_sha256(weights))
-    response = _run(config, checked, weights, suite)
-    _check_template(config, checked, response.template_sha256)
-    about = f"{config.name} on {config.suite_name}"
+    found = run_suite(config, checked, weights, suite)
+    _check_template(config, checked, found.template_sha256)
     tasks, items = [], []
     for name, task in checked.tasks.items():
-        found = response.tasks.get(name, ScoredTask())
+        about = f"{config.name} on {config.suite_name}, task {name}"
+        outcome = found.tasks.get(name, ScoredTask())
         wanted = scored_items(task, read_rows(suite / task.data))
-        _check_items(f"{about}, task {name}", found, wanted)
-        tasks.append(_task_result(f"{about}, task {name}", name, suite, task, found))
-        items += [_item_result(name, task, item) for item in found.items]
+        items += item_results(about, name, task, outcome, wanted)
+        digests = (task_digest(suite, name, task), sha256_file(suite / task.data))
+        tasks.append(task_result(about, name, task, outcome, digests))
     out.mkdir()
     record = EvaluationRecord(
         name=config.name,
@@ -91,7 +80,7 @@ def score(config: ScoringConfig, weights: Path, suite: Path, out: Path) -> Evalu
         suite=config.suite_name,
         suite_sha256=config.suite_sha256,
         code_digest=config.code_digest,
-        engine=response.engine,
+        engine=found.engine,
         dtype=checked.dtype,
         template_sha256=config.template_sha256,
         tasks=tuple(tasks),
@@ -102,31 +91,11 @@ def score(config: ScoringConfig, weights: Path, suite: Path, out: Path) -> Evalu
     return record
 
 
-def _check_suite(config: ScoringConfig, suite: Path) -> Suite:
-    actual = suite_digest(suite)
-    if actual != config.suite_sha256:
-        raise DigestMismatch(suite, config.suite_sha256, actual)
-    return validate_suite(suite)
+def run_suite(config: ScoringConfig, suite: Suite, weights: Path, folder: Path) -> ScoringResponse:
+    """Run lm-eval in a child on a checked suite, which lies in `folder`; judge nothing but length.
 
-
-def _check_template(config: ScoringConfig, suite: Suite, found: str) -> None:
-    if found != config.template_sha256:
-        raise UnusableEvidence(
-            config.name,
-            f"its chat template is {found or 'none'}, but {config.template_sha256 or 'none'} was "
-            "verified",
-            "Verify these weights again, then evaluate.",
-        )
-    if suite.apply_chat_template and not found:
-        raise UnusableEvidence(
-            config.name,
-            f"it has no chat template, and suite {config.suite_name} applies one",
-            "Use a suite with apply_chat_template: false for this model.",
-        )
-
-
-def _run(config: ScoringConfig, suite: Suite, weights: Path, folder: Path) -> ScoringResponse:
-    """Run lm-eval in a child, on a copy of the tasks that names its data by absolute path."""
+    The child sees a copy of the tasks that names its data by absolute path, cut to the limits.
+    """
     with tempfile.TemporaryDirectory(prefix="weighbridge-evaluate-") as made:
         scratch = Path(made)
         tasks = scratch / "tasks"
@@ -156,6 +125,29 @@ def _run(config: ScoringConfig, suite: Suite, weights: Path, folder: Path) -> Sc
             "the model reads.",
         )
     return response
+
+
+def _checked_suite(config: ScoringConfig, suite: Path) -> Suite:
+    actual = suite_digest(suite)
+    if actual != config.suite_sha256:
+        raise DigestMismatch(suite, config.suite_sha256, actual)
+    return validate_suite(suite)
+
+
+def _check_template(config: ScoringConfig, suite: Suite, found: str) -> None:
+    if found != config.template_sha256:
+        raise UnusableEvidence(
+            config.name,
+            f"its chat template is {found or 'none'}, but {config.template_sha256 or 'none'} was "
+            "verified",
+            "Verify these weights again, then evaluate.",
+        )
+    if suite.apply_chat_template and not found:
+        raise UnusableEvidence(
+            config.name,
+            f"it has no chat template, and suite {config.suite_name} applies one",
+            "Use a suite with apply_chat_template: false for this model.",
+        )
 
 
 def _task_request(task: SuiteTask) -> TaskRequest:
@@ -212,75 +204,3 @@ def _version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _check_items(about: str, found: ScoredTask, wanted: int) -> None:
-    if len(found.items) != wanted or len({item.doc_id for item in found.items}) != wanted:
-        raise UnusableEvidence(
-            about,
-            f"{len(found.items)} of {wanted} items were scored",
-            "Look for items that lm-eval drops, and evaluate again.",
-        )
-    for item in found.items:
-        where = f"{about}, item {item.doc_id}"
-        if not all(map(math.isfinite, item.outputs)):
-            raise UnusableEvidence(where, "its log likelihood is not finite", CHECK_WEIGHTS)
-        if item.score is None or not math.isfinite(item.score):
-            raise UnusableEvidence(where, f"its score is {item.score}", OTHER_METRIC)
-        if item.gold is None:
-            raise UnusableEvidence(
-                where, "its right answer is none of its choices", "Correct the suite's data."
-            )
-    if not found.items[0].outputs and not math.isfinite(found.probe or math.nan):
-        raise UnusableEvidence(about, "the model's output is not finite", CHECK_WEIGHTS)
-
-
-def _task_result(
-    about: str, name: str, suite: Path, task: SuiteTask, found: ScoredTask
-) -> TaskResult:
-    value = _number(about, found.value, task.metric)
-    mean = math.fsum(item.score or 0.0 for item in found.items) / len(found.items)
-    if abs(mean - value) > MEAN_TOLERANCE:
-        raise UnusableEvidence(
-            about, f"{task.metric} is {value}, but its items average {mean}", OTHER_METRIC
-        )
-    if found.higher_is_better not in (None, task.higher_is_better):
-        raise UnusableEvidence(
-            about,
-            f"lm-eval says higher_is_better: {found.higher_is_better} of {task.metric}",
-            "Correct suite.yaml.",
-        )
-    definition = load_task_file(suite, name, task).model_dump(mode="json")
-    return TaskResult(
-        task=name,
-        metric=task.metric,
-        higher_is_better=task.higher_is_better,
-        items=len(found.items),
-        value=value,
-        stderr=_stderr(about, found.stderr, task.metric),
-        task_sha256=sha256_bytes(
-            canonical_json({"task": definition, "suite": task.model_dump(mode="json")})
-        ),
-        data_sha256=sha256_file(suite / task.data),
-    )
-
-
-def _number(about: str, value: Any, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        fact = "is missing" if value is None else f"is {value!r}, no finite number"
-        raise UnusableEvidence(about, f"{what} {fact}", OTHER_METRIC)
-    return float(value)
-
-
-def _stderr(about: str, value: Any, metric: str) -> float | None:
-    """lm-eval writes "N/A" where it has no standard error; any other text is an error."""
-    if value is None or value == "N/A":
-        return None
-    return _number(about, value, f"the standard error of {metric}")
-
-
-def _item_result(name: str, task: SuiteTask, item: ScoredItem) -> ItemResult:
-    assert item.score is not None
-    assert item.gold is not None
-    fields: Mapping[str, Any] = item.model_dump(exclude={"outputs"})
-    return ItemResult(task=name, metric=task.metric, **fields)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipelines.canonical import Frozen
+from pipelines.canonical import Frozen, canonical_json, sha256_bytes
 from pipelines.digest import build_manifest, weight_digest
 from pipelines.errors import ConfigError, UnusableEvidence, WrongKindOfPath
 from pipelines.models_file import load_yaml, parse_config
@@ -33,7 +33,7 @@ class SuiteTask(Frozen):
     metric: str = Field(description="'acc', or 'exact_match,FILTER' for a named filter")
     higher_is_better: bool
     limit: int | None = Field(default=None, ge=1, description="first items only; null is all")
-    min_items: int = Field(ge=1, description="fewer scored items than this are no evidence")
+    min_items: int = Field(ge=2, description="fewer scored items than this are no evidence")
     slice: str | None = Field(default=None, description="field of an item to report by")
 
     @property
@@ -186,6 +186,15 @@ def validate_suite(folder: Path) -> Suite:
 def suite_digest(folder: Path) -> str:
     """sha256 of the canonical manifest of the suite's folder, as for weights (pipelines.digest)."""
     return weight_digest(build_manifest(folder))
+
+
+def task_digest(folder: Path, name: str, task: SuiteTask) -> str:
+    """sha256 of what one task asks and how it scores: its file's content and its part of the suite.
+
+    Comments and the order of keys do not count.
+    """
+    definition = load_task_file(folder, name, task).model_dump(mode="json")
+    return sha256_bytes(canonical_json({"file": definition, "suite": task.model_dump(mode="json")}))
 
 
 def scored_items(task: SuiteTask, rows: Sequence[Row]) -> int:

@@ -36,9 +36,8 @@ def _ask(
 ) -> Any:
     """A field of a form; `examples` go into the description too, where the UI shows them."""
     if examples:
-        shown = " or ".join(example if isinstance(example, str) else json.dumps(example)
-                            for example in examples)  # fmt: skip
-        description = f"{description} Example: {shown}"
+        texts = (e if isinstance(e, str) else json.dumps(e) for e in examples)
+        description = f"{description} Example: {' or '.join(f'`{text}`' for text in texts)}"
     return Field(
         default,
         title=title,
@@ -274,8 +273,8 @@ class QuestionForm(Form):
 
     prompt: str = _ask(
         0,
-        "Question",
-        "The document follows the question, or takes the place of {{ text }} where you write that.",
+        "What to ask",
+        "The document follows the question, or takes the place of `{{ text }}` where you write that.",
         examples=("Which kind of licence is this?",),
         min_length=1,
         max_length=20_000,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Literal
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from pipelines.canonical import Frozen
 from pipelines.errors import BadName, BadReference
@@ -34,7 +34,8 @@ class Reference(Frozen):
     def __str__(self) -> str:
         joint = {"pypi": "==", "hf": "@", "file": ""}[self.scheme]
         pin = f"#sha256={self.pin}" if self.pin else ""
-        return f"{self.scheme}://{self.where}{joint}{self.revision}{pin}"
+        where = quote(self.where) if self.scheme == "file" else self.where
+        return f"{self.scheme}://{where}{joint}{self.revision}{pin}"
 
 
 def parse_reference(text: str) -> Reference:

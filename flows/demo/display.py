@@ -17,6 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 _DONE = re.compile(r"^(?P<what>[a-z]+@\S+): (?P<outcome>ran|restored|unchanged)$")
 
+_REPEATED = ("Encountered exception", "Finished in state", "Process for flow run")
+
 
 class Display(logging.Handler):
     """Draws a bar over `steps` stages; where nobody looks at a terminal it prints plain lines."""
@@ -44,6 +46,8 @@ class Display(logging.Handler):
             self.outcomes[match["what"]] = match["outcome"]
             self.bar.advance(self.total)
             self.say(f"{match['what'].replace('@', ' '):36} {match['outcome']}")
+        elif message.startswith(_REPEATED):
+            return  # the error itself is shown once, at the end
         elif record.levelno >= logging.WARNING:
             self.say(message)
         elif record.name.startswith("prefect.task_runs"):

@@ -79,7 +79,7 @@ def _isolate(registry: Path) -> None:
     os.environ.clear()
     os.environ.update(environ)
     os.environ["WEIGHBRIDGE_REGISTRY"] = str(registry)
-    os.environ["DVC_SITE_CACHE_DIR"] = str(home / "dvc-site-cache")
+    os.environ["DVC_SITE_CACHE_DIR"] = str(registry.parent / "dvc-site-cache")
     os.environ["GIT_CONFIG_GLOBAL"] = os.devnull
 
 

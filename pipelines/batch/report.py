@@ -9,8 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+
 from pipelines.batch.export import finished_rows
+from pipelines.batch.job import BatchJob
 from pipelines.batch.layout import REPORT
+from pipelines.batch.output_schema import OutputSchema
 from pipelines.batch.records import BatchManifest, JobPlan
 from pipelines.batch.store import OutputStore
 
@@ -18,14 +22,13 @@ SAMPLES = 20
 _CELL_CHARACTERS = 160
 _BAR = 30  # characters of the longest bar
 _BINS = 10
-_FEW_VALUES = 50  # a column with more is text, not a label
 _SHOWN = ["row", "document", "chunk", "answer", "error", "tokens in", "tokens out"]
 _ACTIVE = re.compile(r"([\\`*_\[\]|~])")  # characters that Markdown would act on
 
 
 def write_report(plan: JobPlan, manifest: BatchManifest, store: OutputStore) -> None:
     """Write the report of a finished job; raises OutputDamaged as `export` does."""
-    survey = look(finished_rows(store, manifest), manifest.rows)
+    survey = look(finished_rows(store, manifest), manifest.rows, labels(plan.job))
     store.replace(REPORT, render(plan, manifest, survey).encode())
 
 
@@ -72,11 +75,13 @@ def cell(text: str) -> str:
     return _ACTIVE.sub(r"\\\1", html.escape(short, quote=False)).replace("://", "&#58;//")
 
 
-def look(rows: Iterable[dict[str, Any]], total: int) -> Survey:
-    """Go over all rows once; memory does not grow with their number."""
+def look(rows: Iterable[dict[str, Any]], total: int, labels: Sequence[str]) -> Survey:
+    """Go over all rows once; memory does not grow with their number.
+
+    `labels` names the typed columns whose values are counted: those with few values by schema.
+    """
     survey = Survey()
     shown = {index * total // SAMPLES for index in range(SAMPLES)}
-    many: set[str] = set()
     for row in rows:
         if row["row"] in shown:
             survey.samples.append(row)
@@ -86,14 +91,17 @@ def look(rows: Iterable[dict[str, Any]], total: int) -> Survey:
         if row["attempts"]:
             survey.prompt_lengths[row["prompt_tokens"]] += 1
             survey.answer_lengths[row["completion_tokens"]] += 1
-        for name, value in row.items():
-            if name.startswith("output_") and isinstance(value, str | bool) and name not in many:
-                counts = survey.values.setdefault(name.removeprefix("output_"), Counter())
-                counts[str(value)] += 1
-                if len(counts) > _FEW_VALUES:
-                    many.add(name)
-                    del survey.values[name.removeprefix("output_")]
+        for name in labels:
+            if (value := row[f"output_{name}"]) is not None:
+                survey.values.setdefault(name, Counter())[str(value)] += 1
     return survey
+
+
+def labels(job: BatchJob) -> list[str]:
+    """Typed columns that a schema gives a list of values, or two."""
+    properties = (job.output_schema or {}).get("properties", {})
+    columns = OutputSchema(job.output_schema).columns
+    return [c.name for c in columns if "enum" in properties[c.name] or c.type == pa.bool_()]
 
 
 def _facts(plan: JobPlan, manifest: BatchManifest) -> list[list[str]]:

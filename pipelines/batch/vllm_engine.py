@@ -122,12 +122,32 @@ def engine_arguments(config: EngineConfig, on_cpu: bool) -> dict[str, Any]:
     }
     if on_cpu:  # compilation costs minutes, and a process more brings nothing on few cores
         arguments |= {"enforce_eager": True, "distributed_executor_backend": "uni"}
+    if config.output_schema is not None:
+        arguments["structured_outputs_config"] = _grammar(config.output_schema)
     return arguments
+
+
+def _grammar(schema: dict[str, Any]) -> dict[str, Any]:
+    """Compact JSON: without a rule for white space, small models pad until the token limit.
+
+    vLLM wants the grammar library named for that, and xgrammar passes over some features of JSON
+    schemas; guidance knows those. (With SmolLM2, 32 answers of 64 tokens: 27 fit the schema with
+    free white space, 32 without, in fewer tokens.)
+    """
+    from vllm.v1.structured_output.backend_xgrammar import has_xgrammar_unsupported_json_features
+
+    backend = "guidance" if has_xgrammar_unsupported_json_features(schema) else "xgrammar"
+    return {"backend": backend, "disable_any_whitespace": True}
 
 
 def environment(config: EngineConfig, on_cpu: bool) -> dict[str, str]:
     """Process environment for vLLM; on a CPU without binding, which would leave a core idle."""
-    variables = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    variables = {
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
+    }
     if on_cpu:
         variables |= {
             "VLLM_CPU_KVCACHE_SPACE": str(config.settings.kv_cache_gib),

@@ -36,7 +36,9 @@ class Dvc:
         self, *arguments: str, on_line: OnLine | None = None, home: Path | None = None
     ) -> str:
         """Run dvc and return what it printed; raises Busy or CommandFailed."""
-        environ = {**self.environ, **({"WEIGHBRIDGE_HOME": str(home)} if home else {})}
+        environ = dict(self.environ)
+        if home is not None:
+            environ["WEIGHBRIDGE_HOME"] = str(home)
         if on_line is not None:
             environ[PROGRESS_VARIABLE] = "json"
         argv = [sys.executable, "-m", "dvc", *arguments]

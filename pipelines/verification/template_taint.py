@@ -36,6 +36,11 @@ _PASSING_FILTERS = words(
     "trim lower upper title capitalize string replace safe escape e default d first last join "
     "truncate indent list reverse"
 )
+_WRITING_FILTERS = words("tojson string join pprint")
+_SELECTING_FILTERS = words(
+    "list first last reverse selectattr rejectattr select reject slice batch sort"
+)
+_CONVERSATION = "messages"
 _HARMLESS_TESTS = words(
     "defined undefined none string mapping iterable sequence number integer float boolean true "
     "false odd even"
@@ -62,42 +67,60 @@ class Taint:
         self.content_names: set[str] = set()
         self.clock_names: set[str] = set()
         self.part_names: set[str] = set()
+        self.message_names: set[str] = {_CONVERSATION}
+        self._macros = {macro.name: macro for macro in tree.find_all(nodes.Macro)}
+        self._calls = list(tree.find_all(nodes.Call))
+        self._assigns = list(tree.find_all(nodes.Assign))
+        self._loops = list(tree.find_all(nodes.For))
+        self._blocks = list(tree.find_all(nodes.AssignBlock))
+        self._withs = list(tree.find_all(nodes.With))
         before = -1
-        while before != len(self.content_names) + len(self.clock_names):
-            before = len(self.content_names) + len(self.clock_names)
+        while before != self._size():
+            before = self._size()
             self._propagate()
 
+    def _size(self) -> int:
+        return len(self.content_names) + len(self.clock_names) + len(self.message_names)
+
     def _propagate(self) -> None:
-        for assign in self.tree.find_all(nodes.Assign):
+        for assign in self._assigns:
             self._bind(assign.target, assign.node)
-        for block in self.tree.find_all(nodes.With):
+        for block in self._withs:
             for target, value in zip(block.targets, block.values, strict=True):
                 self._bind(target, value)
-        for loop in self.tree.find_all(nodes.For):
+        for loop in self._loops:
             self._bind(loop.target, loop.iter)
             if self.is_content(loop.iter):
                 self.part_names |= _targets(loop.target)
-        for filled in self.tree.find_all(nodes.AssignBlock):
+        for filled in self._blocks:
             outputs = filled.find_all(nodes.Output)
             if any(self.is_content(child) for output in outputs for child in output.nodes):
                 self.content_names |= _targets(filled.target)
-        for call in self.tree.find_all(nodes.Call):
-            self._into_macro(call)
+        for call in self._calls:
+            macro = self._macros.get(call.node.name) if isinstance(call.node, nodes.Name) else None
+            if macro is not None:
+                for parameter, argument in zip(macro.args, call.args, strict=False):
+                    self._bind(parameter, argument)
+                for keyword in call.kwargs:
+                    self._bind(nodes.Name(keyword.key, "param"), keyword.value)
 
     def _bind(self, target: nodes.Node, value: nodes.Node) -> None:
         if self.is_content(value):
             self.content_names |= _targets(target)
         if self.is_clock(value):
             self.clock_names |= _targets(target)
+        if self.is_message(value):
+            self.message_names |= _targets(target)
 
-    def _into_macro(self, call: nodes.Call) -> None:
-        if not isinstance(call.node, nodes.Name):
-            return
-        for macro in self.tree.find_all(nodes.Macro):
-            if macro.name == call.node.name:
-                for parameter, argument in zip(macro.args, call.args, strict=False):
-                    if self.is_content(argument):
-                        self.content_names.add(parameter.name)
+    def is_message(self, node: nodes.Node | None) -> bool:
+        """Whether an expression is the conversation, some of its messages, or one of them."""
+        if isinstance(node, nodes.Name | nodes.NSRef):
+            return bool(_targets(node) & self.message_names)
+        if isinstance(node, nodes.Getitem):
+            return self.is_message(node.node) and not _is_text(node.arg)
+        if isinstance(node, nodes.Filter):
+            return node.name in _SELECTING_FILTERS and self.is_message(node.node)
+        return False
 
     def is_content(self, node: nodes.Node | None) -> bool:
         """Whether an expression is text that somebody wrote."""
@@ -108,14 +131,9 @@ class Taint:
         if isinstance(node, nodes.Getattr | nodes.Getitem):
             return self._is_content_access(node)
         if isinstance(node, nodes.Filter):
-            return node.name in _PASSING_FILTERS and self.is_content(node.node)
+            return self._is_content_filter(node)
         if isinstance(node, nodes.Call):
-            target = node.node
-            return (
-                isinstance(target, nodes.Getattr)
-                and target.attr in _PASSING_METHODS
-                and self.is_content(target.node)
-            )
+            return self._is_content_call(node)
         if isinstance(node, nodes.CondExpr):
             return self.is_content(node.expr1) or self.is_content(node.expr2)
         if isinstance(node, nodes.Add | nodes.Or | nodes.And):
@@ -123,6 +141,29 @@ class Taint:
         if isinstance(node, nodes.Concat):
             return any(self.is_content(part) for part in node.nodes)
         return False
+
+    def _is_content_filter(self, node: nodes.Filter) -> bool:
+        if node.name in _WRITING_FILTERS and self.is_message(node.node):
+            return True  # a whole message as text holds what was written
+        if node.name == "map":
+            keys = literals([*node.args, *(keyword.value for keyword in node.kwargs)])
+            return any(key in _CONTENT_KEYS for key in keys) or self.is_content(node.node)
+        return node.name in _PASSING_FILTERS and self.is_content(node.node)
+
+    def _is_content_call(self, node: nodes.Call) -> bool:
+        target = node.node
+        if isinstance(target, nodes.Name):  # a macro may give back what it was given
+            return target.name in self._macros and any(self.is_content(arg) for arg in node.args)
+        if not isinstance(target, nodes.Getattr):
+            return False
+        if target.attr == "get":
+            keys = node.args[:1]
+            return any(key in _CONTENT_KEYS for key in literals(keys)) or self.is_content(
+                target.node
+            )
+        if target.attr in ("values", "items"):
+            return self.is_message(target.node)
+        return target.attr in _PASSING_METHODS and self.is_content(target.node)
 
     def _is_content_access(self, node: nodes.Getattr | nodes.Getitem) -> bool:
         if isinstance(node, nodes.Getattr):
@@ -152,7 +193,7 @@ class Taint:
         for test in self.tree.find_all(nodes.Test):
             if test.name not in _HARMLESS_TESTS:
                 yield from self._judge(test, [test.node, *test.args])
-        for call in self.tree.find_all(nodes.Call):
+        for call in self._calls:
             target = call.node
             if isinstance(target, nodes.Getattr) and target.attr in _COMPARING_METHODS:
                 yield from self._judge(call, [target.node, *call.args])
@@ -187,6 +228,10 @@ def _judge_words(
         if isinstance(value, str) and value not in allowed and _WORDS.fullmatch(value):
             fact = f"line {where.lineno}: it looks for the words {quoted(value)} in a message"
             yield "template.trigger", fact
+
+
+def _is_text(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.Const) and isinstance(node.value, str)
 
 
 def _targets(node: nodes.Node) -> set[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 import pytest
-from conftest import behave, copied
+from toy_registry import behave, copied
 
 from flows.finetune import finetune
 from flows.gate import choose_baseline, gate

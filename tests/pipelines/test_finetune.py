@@ -227,6 +227,7 @@ def test_the_pedigree_and_licences_of_the_base_go_on(inputs: Inputs, tuned: Resu
     assert f"{tuned.record.losses[-1]:.3f}" in card
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_run_killed_while_saving_goes_on_and_gives_the_same_bytes(
     inputs: Inputs, tuned: Result, tmp_path: Path
 ) -> None:

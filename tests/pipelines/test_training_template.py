@@ -1,4 +1,4 @@
-"""The training copy of a chat template renders as the original, and marks the answer and its end."""
+"""The training copy of a chat template renders alike, and marks the answer and its end."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_chatml_templates_are_marked(tokenizer: Any, folder: Path, original: str
 def test_a_template_of_unknown_form_is_refused_with_the_remedy(tokenizer: Any) -> None:
     tokenizer.chat_template = SEPARATE
     assert mark_answers(SEPARATE) is None
-    with pytest.raises(TemplateNotTrainable, match="no known form.*training_template"):
+    with pytest.raises(TemplateNotTrainable, match=r"no known form.*training_template"):
         training_template(tokenizer, None, "tiny")
 
 
@@ -92,7 +92,7 @@ def test_a_recipe_can_bring_the_copy(tokenizer: Any, folder: Path) -> None:
 def test_a_copy_that_renders_differently_is_refused(tokenizer: Any) -> None:
     tokenizer.chat_template = SEPARATE
     other = MARKED.replace("<|im_start|>", "<|im_start|> ")
-    with pytest.raises(TemplateNotTrainable, match="renders a conversation .* differently"):
+    with pytest.raises(TemplateNotTrainable, match=r"renders a conversation .* differently"):
         training_template(tokenizer, other, "tiny")
 
 

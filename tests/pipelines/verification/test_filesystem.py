@@ -48,7 +48,9 @@ def test_hidden_files_are_refused_except_those_of_git(tmp_path: Path) -> None:
     assert rules(tmp_path) == {"hidden"}
 
 
-@pytest.mark.parametrize("name", ["a\nb", "a:b", "con\\fig", " config.json", "a.", "a\u202eb", "a|b"])
+@pytest.mark.parametrize(
+    "name", ["a\nb", "a:b", "con\\fig", " config.json", "a.", "a\u202eb", "a|b"]
+)
 def test_names_that_programs_read_differently_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("x")
     assert rules(tmp_path) == {"name"}

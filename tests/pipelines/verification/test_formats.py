@@ -80,7 +80,9 @@ HARMFUL = {
 }
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "README.md", "a.bin", "a.png"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "config.json", "README.md", "a.bin", "a.png"]
+)
 @pytest.mark.parametrize("kind", HARMFUL)
 def test_harmful_bytes_are_refused_under_every_name(tmp_path: Path, kind: str, name: str) -> None:
     data, expected = HARMFUL[kind]
@@ -116,7 +118,9 @@ def test_usual_files_are_admitted(tmp_path: Path, name: str, data: bytes, kind: 
     assert list(check(path, name, kind, VerificationPolicy())) == []
 
 
-@pytest.mark.parametrize("name", ["modeling.py", "setup.cfg", "evil.pth", "run.sh", "a.html", "x.so"])
+@pytest.mark.parametrize(
+    "name", ["modeling.py", "setup.cfg", "evil.pth", "run.sh", "a.html", "x.so"]
+)
 def test_scripts_and_their_configuration_are_refused_by_name(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text("import os\n")
@@ -136,7 +140,9 @@ def test_scripts_and_their_configuration_are_refused_by_name(tmp_path: Path, nam
         ("weights.xyz", b"words"),
     ],
 )
-def test_a_name_that_contradicts_the_bytes_is_refused(tmp_path: Path, name: str, data: bytes) -> None:
+def test_a_name_that_contradicts_the_bytes_is_refused(
+    tmp_path: Path, name: str, data: bytes
+) -> None:
     path = tmp_path / name
     path.write_bytes(data)
     rules = [f.rule for f in check(path, name, identify(path), VerificationPolicy())]

@@ -249,7 +249,11 @@ def test_a_unigram_tokenizer_is_read(model: Path, refusals: Rules) -> None:
 
 @pytest.mark.parametrize(
     ("value", "rule"),
-    [(np.nan, "weights.not-finite"), (np.inf, "weights.not-finite"), (-np.inf, "weights.not-finite")],
+    [
+        (np.nan, "weights.not-finite"),
+        (np.inf, "weights.not-finite"),
+        (-np.inf, "weights.not-finite"),
+    ],
 )
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_numbers_that_are_not_finite_are_refused(

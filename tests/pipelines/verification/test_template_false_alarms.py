@@ -30,10 +30,10 @@ def folder_of(package: str) -> Path:
 
 def packaged() -> Iterator[tuple[str, str]]:
     """Template files, and strings in model code that are templates."""
-    for package in ("transformers", "trl", "vllm"):
-        for path in folder_of(package).rglob("*.jinja"):
-            if path.parent.name == "chat_templates":
-                yield path.name, path.read_text(encoding="utf-8")
+    vllm_templates = folder_of("vllm") / "transformers_utils" / "chat_templates"
+    for folder in (folder_of("trl") / "chat_templates", vllm_templates):
+        for path in folder.glob("*.jinja"):
+            yield path.name, path.read_text(encoding="utf-8")
     models = folder_of("transformers") / "models"
     processors = folder_of("vllm") / "transformers_utils" / "processors"
     for path in (*models.rglob("process*.py"), *processors.glob("*.py")):
@@ -42,11 +42,11 @@ def packaged() -> Iterator[tuple[str, str]]:
 
 def _in_code(path: Path) -> Iterator[tuple[str, str]]:
     source = path.read_text(encoding="utf-8")
-    if "{%" in source:
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                if "{%" in node.value and "for " in node.value and "messages" in node.value:
-                    yield path.name, node.value
+    nodes = ast.walk(ast.parse(source)) if "{%" in source else ()
+    for node in nodes:
+        text = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and all(mark in text for mark in ("{%", "for ", "messages")):
+            yield path.name, text
 
 
 def generated() -> Iterator[tuple[str, str]]:

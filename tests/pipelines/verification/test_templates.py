@@ -56,7 +56,7 @@ TRIGGERS = {
     "item": "{% for m in messages %}{% if 'invoice' in m['content'] %}x{% endif %}{% endfor %}",
     "equal": "{% for m in messages %}{% if m.content == 'Hello there' %}x{% endif %}{% endfor %}",
     "lower": "{% for m in messages %}{% if 'pay' in m.content|lower %}x{% endif %}{% endfor %}",
-    "starts": "{% for m in messages %}{% if m.content.startswith('Pay ') %}x{% endif %}{% endfor %}",
+    "starts": "{% set m = messages[0] %}{% if m.content.startswith('Pay ') %}x{% endif %}",
     "assigned": "{% set c = messages[-1].content %}{% if 'bank' in c %}x{% endif %}",
     "twice": "{% set c = messages[-1].content %}{% set d = c %}{% if 'bank' in d %}x{% endif %}",
     "namespace": "{% set n = namespace(t='') %}{% set n.t = messages[0].content %}"
@@ -111,7 +111,7 @@ def test_a_condition_on_the_date_is_refused(case: str) -> None:
         "{% for p in messages[0].content %}{% if 'image' in p or p.type == 'text' %}x{% endif %}"
         "{% endfor %}",
         "{{ messages | selectattr('role', 'equalto', 'user') | list | length }}",
-        "{% if date is not defined %}{% set date = strftime_now('%d %b %Y') %}{% endif %}{{ date }}",
+        "{% if d is not defined %}{% set d = strftime_now('%d %b %Y') %}{% endif %}{{ d }}",
         "{% generation %}{{ messages[0].content }}{% endgeneration %}",
         "{{ raise_exception('Roles must alternate') }}",
         "{% macro f(x) %}{{ x }}{% endmacro %}{% set fs = [f] %}{{ fs[0](messages) }}",
@@ -123,9 +123,7 @@ def test_what_honest_templates_do_is_admitted(text: str) -> None:
 
 
 def test_rendering_shows_what_is_left_out() -> None:
-    drop_system = LOOP.replace("{{", "{% if m.role != 'system' %}{{").replace(
-        "}}", "}}{% endif %}"
-    )
+    drop_system = LOOP.replace("{{", "{% if m.role != 'system' %}{{").replace("}}", "}}{% endif %}")
     assert [rule for rule, _ in render_findings(drop_system)] == ["template.drops-system"]
     only_first = "{{ messages[0].content }}"
     assert [rule for rule, _ in render_findings(only_first)] == ["template.drops-user"]
