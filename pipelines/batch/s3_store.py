@@ -35,7 +35,8 @@ class S3Store:
         self._output, self._bucket = output, bucket
         self._prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
         with self._failures(""):
-            self._client: S3Client = boto3.client(
+            # A session of our own: the default one is shared by threads and keeps old credentials.
+            self._client: S3Client = boto3.session.Session().client(
                 "s3",
                 config=Config(
                     retries={"mode": "standard", "max_attempts": 8},

@@ -196,9 +196,9 @@ def _judge_access(node: nodes.Getattr | nodes.Getitem) -> Iterator[tuple[str, st
     for name in names:
         if isinstance(name, str) and name.startswith("_"):
             yield "template.attribute", f"line {node.lineno}: it reaches for {quoted(name)}"
-    if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Add | nodes.Concat):
-        if any(isinstance(name, str) for name in names):
-            yield "template.attribute", f"line {node.lineno}: it puts a name together from parts"
+    computed = isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Add | nodes.Concat)
+    if computed and any(isinstance(name, str) for name in names):
+        yield "template.attribute", f"line {node.lineno}: it puts a name together from parts"
 
 
 def _judge_repeat(node: nodes.Mul) -> Iterator[tuple[str, str]]:

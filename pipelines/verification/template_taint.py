@@ -40,6 +40,7 @@ _WRITING_FILTERS = words("tojson string join pprint")
 _SELECTING_FILTERS = words(
     "list first last reverse selectattr rejectattr select reject slice batch sort"
 )
+_NOTHING = words("null none None true false")  # what JSON and Jinja write for no content
 _CONVERSATION = "messages"
 _HARMLESS_TESTS = words(
     "defined undefined none string mapping iterable sequence number integer float boolean true "
@@ -74,6 +75,8 @@ class Taint:
         self._loops = list(tree.find_all(nodes.For))
         self._blocks = list(tree.find_all(nodes.AssignBlock))
         self._withs = list(tree.find_all(nodes.With))
+        self._macro_made: set[str] = set()
+        self._in_system = {id(node) for node in _system_branches(tree)}
         before = -1
         while before != self._size():
             before = self._size()
@@ -107,6 +110,8 @@ class Taint:
     def _bind(self, target: nodes.Node, value: nodes.Node) -> None:
         if self.is_content(value):
             self.content_names |= _targets(target)
+            if self._through_macro(value):
+                self._macro_made |= _targets(target)
         if self.is_clock(value):
             self.clock_names |= _targets(target)
         if self.is_message(value):
@@ -156,11 +161,10 @@ class Taint:
             return target.name in self._macros and any(self.is_content(arg) for arg in node.args)
         if not isinstance(target, nodes.Getattr):
             return False
-        if target.attr == "get":
-            keys = node.args[:1]
-            return any(key in _CONTENT_KEYS for key in literals(keys)) or self.is_content(
-                target.node
-            )
+        if target.attr == "get" and node.args:
+            if _is_text(node.args[0]):
+                return any(key in _CONTENT_KEYS for key in literals(node.args[:1]))
+            return self.is_content(target.node)
         if target.attr in ("values", "items"):
             return self.is_message(target.node)
         return target.attr in _PASSING_METHODS and self.is_content(target.node)
@@ -211,7 +215,24 @@ class Taint:
             of_parts = all(isinstance(c, nodes.Name) and c.name in self.part_names for c in content)
             allowed = _PART_KINDS if of_parts else frozenset[str]()
             others = [part for part in parts if not self.is_content(part)]
-            yield from _judge_words(where, others, allowed)
+            found = list(_judge_words(where, others, allowed))
+            if id(where) in self._in_system and all(self._through_macro(c) for c in content):
+                # A switch in the operator's own prompt, which no user writes.
+                found = [("template.reads-system", fact) for _, fact in found]
+            yield from found
+
+    def _through_macro(self, node: nodes.Node | None) -> bool:
+        """Whether content came out of a macro, which flattens one message's parts into a text."""
+        if isinstance(node, nodes.Name):
+            return node.name in self._macro_made
+        if isinstance(node, nodes.Filter):
+            return self._through_macro(node.node)
+        if isinstance(node, nodes.Call):
+            target = node.node
+            if isinstance(target, nodes.Name):
+                return target.name in self._macros
+            return isinstance(target, nodes.Getattr) and self._through_macro(target.node)
+        return False
 
     def _judge_attribute(self, applied: nodes.Filter) -> Iterator[tuple[str, str]]:
         """selectattr(attribute, test, value): words matter only where the attribute is content."""
@@ -225,9 +246,22 @@ def _judge_words(
     where: nodes.Node, others: Sequence[nodes.Node], allowed: frozenset[str]
 ) -> Iterator[tuple[str, str]]:
     for value in literals(others):
-        if isinstance(value, str) and value not in allowed and _WORDS.fullmatch(value):
+        if isinstance(value, str) and value not in allowed | _NOTHING and _WORDS.fullmatch(value):
             fact = f"line {where.lineno}: it looks for the words {quoted(value)} in a message"
             yield "template.trigger", fact
+
+
+def _system_branches(tree: nodes.Template) -> Iterator[nodes.Node]:
+    """Every node inside a branch that is taken for system messages only."""
+    for branch in tree.find_all(nodes.If):
+        test = branch.test
+        while isinstance(test, nodes.And):
+            test = test.left
+        equal = isinstance(test, nodes.Compare) and [o.op for o in test.ops] == ["eq"]
+        if equal and set(literals([test])) & {"system", "developer"}:
+            for statement in branch.body:
+                yield statement
+                yield from statement.find_all(nodes.Node)
 
 
 def _is_text(node: nodes.Node) -> bool:

@@ -26,7 +26,7 @@ from pipelines.verification.template_render import render_findings
 _REMEDY = (
     "Compare the template with the base model's; take the publisher's own, or write a plain one."
 )
-_WORTH_KNOWING = frozenset({"template.no-system"})
+_WORTH_KNOWING = frozenset({"template.no-system", "template.reads-system"})
 _LOADED_BY_TOKENIZER = ("additional_chat_templates/default.jinja", STANDALONE, TOKENIZER_CONFIG)
 
 
@@ -81,9 +81,9 @@ def _judge(template: FoundTemplate) -> tuple[tuple[str, str], ...]:
 def _judge_text(text: str, declared: bool) -> tuple[tuple[str, str], ...]:
     """Judge, and render what the allow-list admits (nothing else is ever run)."""
     judged = judge_template(text)
-    if judged or not declared:
+    if not declared or any(rule not in _WORTH_KNOWING for rule, _ in judged):
         return tuple(judged)
-    return tuple(render_findings(text))
+    return (*judged, *render_findings(text))
 
 
 def _contradictions(defaults: list[FoundTemplate]) -> Iterator[Finding]:

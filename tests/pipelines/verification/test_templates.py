@@ -24,6 +24,7 @@ BAD_CODE = {
     "dunder item": ("{{ messages['__class__'] }}", "template.attribute"),
     "dunder by filter": ("{{ messages | attr('__class__') }}", "template.filter"),
     "dunder in map": ("{{ messages | map(attribute='__init__') | list }}", "template.attribute"),
+    "joined name": ("{{ messages[0]['con' ~ 'tent'] }}", "template.attribute"),
     "joined dunder": ("{{ messages['__cla' ~ 'ss__'] }}", "template.attribute"),
     "globals": ("{{ cycler.__init__.__globals__ }}", "template.attribute"),
     "lipsum": ("{{ lipsum() }}", "template.call"),
@@ -63,6 +64,15 @@ TRIGGERS = {
     "{% if 'bank' in n.t %}x{% endif %}",
     "macro": "{% macro f(t) %}{% if 'bank' in t %}x{% endif %}{% endmacro %}"
     "{{ f(messages[0].content) }}",
+    "macro result": "{% macro f(t) %}{{ t }}{% endmacro %}{% set c = f(messages[0].content) %}"
+    "{% if 'bank' in c %}x{% endif %}",
+    "macro keyword": "{% macro f(t) %}{% if 'bank' in t %}x{% endif %}{% endmacro %}"
+    "{{ f(t=messages[0].content) }}",
+    "get": "{% if 'bank' in messages[0].get('content') %}x{% endif %}",
+    "as JSON": "{% if 'bank' in messages|tojson %}x{% endif %}",
+    "joined": "{% if 'bank' in messages|map(attribute='content')|join %}x{% endif %}",
+    "values": "{% for m in messages %}{% for v in m.values() %}{% if 'bank' in v %}x{% endif %}"
+    "{% endfor %}{% endfor %}",
     "part": "{% for m in messages %}{% for p in m.content %}{% if 'bank' in p.text %}x{% endif %}"
     "{% endfor %}{% endfor %}",
     "block": "{% set c %}{{ messages[0].content }}{% endset %}{% if 'bank' in c %}x{% endif %}",
