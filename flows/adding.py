@@ -31,4 +31,3 @@ def add_reference(
     with open_workspace(settings) as workspace:
         workspace.change(f"Add {name}", apply)
     return {"name": name, "reference": str(resolved)}
-

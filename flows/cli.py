@@ -95,7 +95,9 @@ def stage(
 
 @app.command()
 def pull(
-    names: Annotated[list[str] | None, typer.Argument(help="Models; default: records only.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Models whose weights to fetch too.")
+    ] = None,
     registry: Registry = None,
     json: Json = False,
 ) -> None:
@@ -105,7 +107,8 @@ def pull(
 
     settings = load_settings(registry)
     fetched = pull_registry(settings, names or [])
-    console.show({"fetched": fetched}, json, f"Up to date; fetched {', '.join(fetched) or 'nothing'}")
+    text = f"Up to date; fetched {', '.join(fetched) or 'nothing'}"
+    console.show({"fetched": fetched}, json, text)
 
 
 @app.command()
@@ -136,7 +139,7 @@ def audit(release: ReleaseName, registry: Registry = None, json: Json = False) -
     from pipelines.settings import load_settings
 
     result = prove(load_settings(registry), release)
-    rows = [[check.check, "holds" if check.passed else "FAILS", check.fact] for check in result.checks]
+    rows = [[c.check, "holds" if c.passed else "FAILS", c.fact] for c in result.checks]
     data = {"passed": result.passed, **result.model_dump(mode="json")}
     console.show_table(f"Audit of {release}", ["check", "result", "fact"], rows, data, json)
     if not result.passed:
@@ -158,7 +161,8 @@ def doctor(
     settings = load_settings(registry)
     if accept:
         accepted = accept_code(settings)
-        console.show({"accepted": accepted}, json, f"Accepted: {', '.join(accepted) or 'no change'}")
+        text = f"Accepted: {', '.join(accepted) or 'no change'}"
+        console.show({"accepted": accepted}, json, text)
         return
     findings = examine(settings)
     rows = [[f.check, "ok" if f.passed else "WRONG", f.fact] for f in findings]
@@ -200,11 +204,31 @@ def onboard(
         from flows.onboard import onboard as flow
         from flows.parameters import ModelForm, UseForm
 
-        model = ModelForm.model_validate(
-            {"name": name, "reference": reference, "convert": convert}
-        )
+        model = ModelForm.model_validate({"name": name, "reference": reference, "convert": convert})
         done = flow(model, tuple(suite or ()), UseForm.model_validate({"purpose": purpose}))
     _show_onboarded(done, json)
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="Any folder of weights; no registry is needed.")],
+    manifest: Annotated[
+        Path | None, typer.Option(help="Pinned files: JSON or sha256sum lines.")
+    ] = None,
+    use: Annotated[str, typer.Option(help="commercial, research, or a YAML file.")] = "commercial",
+    policy: Annotated[Path | None, typer.Option(help="A verification policy.")] = None,
+    json: Json = False,
+) -> None:
+    """Judge a folder: bytes, formats, structure, template, licence. Exit 1 if refused."""
+    from flows.verifying import judge
+
+    record = judge(folder, manifest, use, policy)
+    rows = [[f.severity, f.rule, f.file, f.fact, f.remedy] for f in record.findings]
+    title = f"{folder}: {'passed' if record.passed else 'REFUSED'}"
+    columns = ["severity", "rule", "file", "fact", "remedy"]
+    console.show_table(title, columns, rows, record.model_dump(mode="json"), json)
+    if not record.passed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -304,7 +328,9 @@ def up(
 
 @app.command()
 def demo(
-    directory: Annotated[Path | None, typer.Argument(help="Default: demo/ in this project.")] = None,
+    directory: Annotated[
+        Path | None, typer.Argument(help="Default: demo/ in this project.")
+    ] = None,
 ) -> None:
     """Run the whole chain on a small real model: onboard, tune, gate, promote, batch."""
     from flows.demo.run import DEMO, run_demo

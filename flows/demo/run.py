@@ -119,7 +119,10 @@ def _run_chain(settings: Settings, folder: Path) -> ReleaseReport:
     )
     from flows.release import release
 
-    documents = DocumentsForm(path=str(folder / "corpus"), classification="public", part_tokens=320)
+    # Parts as long as the notices that the model was tuned on, from where a text says what it is.
+    documents = DocumentsForm(
+        path=str(folder / "corpus"), classification="public", part_tokens=128, first_parts=3
+    )
     with showing(STEPS) as display:
         display.now("starting the Prefect server")
         with running_server(settings.home / "prefect", environ=os.environ) as server:

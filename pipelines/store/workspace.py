@@ -138,6 +138,5 @@ def open_workspace(
 
 def _configure(root: Path, cache: Path) -> None:
     """Write the clone's local DVC settings as a file: a dvc command each would cost a second."""
-    text = f"[cache]\n    dir = {cache}\n    type = \"reflink,hardlink,copy\"\n"
+    text = f'[cache]\n    dir = {cache}\n    type = "reflink,hardlink,copy"\n'
     (root / ".dvc" / "config.local").write_text(text, encoding="utf-8")
-

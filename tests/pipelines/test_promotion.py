@@ -195,7 +195,12 @@ def test_promote_refuses_weights_that_changed_in_the_remote(gated: Settings) -> 
 
 def test_promote_refuses_weights_whose_signature_does_not_hold(gated: Settings) -> None:
     bundle = Path("evidence", "good", "manifest.sig.json")
-    _edit(gated, lambda root: (root / bundle).write_bytes((root / "evidence/other/manifest.sig.json").read_bytes()))
+    _edit(
+        gated,
+        lambda root: (root / bundle).write_bytes(
+            (root / "evidence/other/manifest.sig.json").read_bytes()
+        ),
+    )
     with pytest.raises(SignatureRefused, match="weights"):
         promote(gated, "good")
 
@@ -256,7 +261,17 @@ def test_promote_counts_only_approvals_whose_signature_holds(
     def approve(who: str, signer: str) -> Callable[[Path], object]:
         signed = tmp_path / f"{who}-{signer}"
         signed.write_text(digest)
-        _ssh("keygen", "-q", "-Y", "sign", "-n", "weighbridge", "-f", str(tmp_path / signer), str(signed))
+        _ssh(
+            "keygen",
+            "-q",
+            "-Y",
+            "sign",
+            "-n",
+            "weighbridge",
+            "-f",
+            str(tmp_path / signer),
+            str(signed),
+        )
 
         def apply(root: Path) -> None:
             (root / "policy" / "allowed_signers").write_text(allowed)

@@ -54,14 +54,15 @@ def test_prompts_have_the_ids_that_transformers_gives(smollm2: Path) -> None:
         assert ours.encode([ours.chat(system, user)]) == [list(expected["input_ids"])]
 
 
-def test_vllm_answers_every_row_under_a_schema(small_model: ModelOnDisk, tmp_path: Path) -> None:
-    corpus = tmp_path / "corpus"
+def licence_job(folder: Path) -> BatchJob:
+    """Twenty short documents, one too long and one that is no text, behind a shared prefix."""
+    corpus = folder / "corpus"
     corpus.mkdir()
     for number in range(20):
         (corpus / f"{number:02}.txt").write_text(f"Licence {number}: you may copy this freely.")
     (corpus / "20.txt").write_text("You may copy. " * 400)  # too long for the context
     (corpus / "21.txt").write_bytes(b"\xff\xfe")
-    job = BatchJob.model_validate(
+    return BatchJob.model_validate(
         {
             "name": "licences",
             "model": "smollm2@production",
@@ -76,9 +77,13 @@ def test_vllm_answers_every_row_under_a_schema(small_model: ModelOnDisk, tmp_pat
             "engine": {"max_in_flight": 6, "max_model_len": 512},
             "limits": {"max_error_rate": 0.5},
             "shard_rows": 8,
-            "output": str(tmp_path / "out"),
+            "output": str(folder / "out"),
         }
     )
+
+
+def test_vllm_answers_every_row_under_a_schema(small_model: ModelOnDisk, tmp_path: Path) -> None:
+    job = licence_job(tmp_path)
     manifest = run_batch(job, small_model)
     rows = rows_of(job.output, plan(job, small_model))
     assert [row["document_id"] for row in rows] == [f"{number:02}.txt" for number in range(22)]
