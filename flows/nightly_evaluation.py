@@ -42,7 +42,8 @@ def nightly_evaluation(
     """
     with flow_workspace() as workspace:
         keys = _keys(workspace, models)
-        due = [key for key in keys if f"evaluate@{key}" not in workspace.current()]
+        current = workspace.current()
+        due = [key for key in keys if f"evaluate@{key}" not in current]
         rows = tuple(
             _attempt(workspace, key)
             if key in due

@@ -69,7 +69,8 @@ def sign_manifest(workspace: Workspace, name: str) -> bool:
         signing.check_manifest_signature(public, weights, bundle)
         return True
     except SignatureRefused as refusal:
-        log.info("%s", refusal)
+        if bundle.is_file():
+            log.warning("signing anew: %s", refusal)
     key = workspace.settings.signing_key
     if not key.is_file():
         log.warning("%s is not signed: the key %s is not on this machine", name, key)

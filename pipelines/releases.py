@@ -121,6 +121,8 @@ def restore_weights(workspace: Workspace, release: Release) -> Path:
         workspace.restore(f"models/{release.model}")
     except CommandFailed as error:
         raise DigestMismatch(folder, release.weight_digest, _pull_fact(error)) from error
+    if not folder.is_dir():
+        raise DigestMismatch(folder, release.weight_digest, "no bytes that the store vouches for")
     actual = weight_digest(build_manifest(folder))
     if actual != release.weight_digest:
         raise DigestMismatch(folder, release.weight_digest, actual)

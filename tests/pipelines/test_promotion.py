@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -105,7 +106,7 @@ def _edit(settings: Settings, apply: Callable[[Path], object]) -> None:
 def _change_verdict(settings: Settings, **fields: object) -> None:
     """Let DVC record another verdict as if the gate had written it."""
     with open_workspace(settings) as workspace:
-        workspace.restore("gate@good")
+        workspace.restore()
         path = Layout(workspace.root).verdict("good") / "verdict.json"
         verdict = read_record(path, Verdict).model_copy(update=fields)
         path.unlink()
@@ -137,8 +138,15 @@ def test_gto_and_dvc_read_the_release(gated: Settings) -> None:
         shown = workspace.dvc("artifacts", "get", str(workspace.root), "mail", "-o", "got")
         assert shown is not None
         assert (workspace.root / "got" / "weights.bin").read_text() == "the weights of good"
-        argv = ["gto", "show", "mail", "--json", "--repo", str(workspace.root)]
-        run = subprocess.run(argv, capture_output=True, text=True, check=True, env=None)
+        argv = [
+            str(Path(sys.executable).with_name("gto")),
+            "show",
+            "mail",
+            "--json",
+            "--repo",
+            str(workspace.root),
+        ]
+        run = subprocess.run(argv, capture_output=True, text=True, check=True)
         assert "v1.0.0" in run.stdout
 
 
@@ -253,7 +261,8 @@ def test_promote_counts_only_approvals_whose_signature_holds(
 ) -> None:
     _change_verdict(gated, requirements={"max_evidence_age_days": None, "approvals": 1})
     with open_workspace(gated) as workspace:
-        digest = _digest_after_restore(workspace)
+        workspace.restore()
+        digest = _digest(workspace, "good")
     for who in ("alice", "mallory"):
         _ssh("keygen", "-q", "-t", "ed25519", "-N", "", "-C", who, "-f", str(tmp_path / who))
     allowed = f'alice namespaces="weighbridge" {(tmp_path / "alice.pub").read_text()}'
@@ -286,11 +295,6 @@ def test_promote_counts_only_approvals_whose_signature_holds(
         promote(gated, "good")
     _edit(gated, approve("alice", "alice"))
     assert promote(gated, "good").approvers == ("alice",)
-
-
-def _digest_after_restore(workspace: Workspace) -> str:
-    workspace.restore("verify@good", "finetune@good")
-    return _digest(workspace, "good")
 
 
 def _ssh(*arguments: str) -> None:
