@@ -54,8 +54,8 @@ class StageRun:
             self.layout.verification(name) / "verification.json", VerificationRecord
         )
         if not record.passed:
-            facts = [f"{f.file or name}: {f.fact}" for f in record.findings]
-            raise NotVerified(name, facts)
+            refusals = [f for f in record.findings if f.severity == "refusal"]
+            raise NotVerified(name, [f"{f.file or name}: {f.fact}" for f in refusals])
         return record
 
     def weights(self, name: str) -> Path:

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.batch.layout import MANIFEST, SHARDS, shard_name
-from pipelines.batch.output_schema import OutputSchema
 from pipelines.batch.records import BatchManifest, JobPlan, ShardEntry, Tokens
 from pipelines.batch.store import OutputStore
 from pipelines.canonical import record_bytes, sha256_bytes
@@ -125,7 +124,7 @@ def _assemble(plan: JobPlan, counts: _Counts, shards: tuple[ShardEntry, ...]) ->
         template_sha256=plan.template_sha256,
         prompt=job.prompt,
         prompt_sha256=plan.prompt_sha256,
-        schema_sha256=OutputSchema(job.output_schema).sha256,
+        schema_sha256=plan.identity["output schema"],
         sampling=job.sampling,
         max_model_len=plan.max_model_len,
         corpus_sha256=plan.identity["corpus"],

@@ -55,8 +55,13 @@ class OutputSchema:
 
     @property
     def sha256(self) -> str:
-        """sha256 of the canonical schema, '' without one."""
-        return sha256_bytes(canonical_json(self.schema)) if self.schema is not None else ""
+        """sha256 of `text`, '' without a schema."""
+        return sha256_bytes(self.text.encode()) if self.schema is not None else ""
+
+    @property
+    def text(self) -> str:
+        """The schema as JSON in its own order: a model writes properties in the order given."""
+        return json.dumps(self.schema, separators=(",", ":"), ensure_ascii=False)
 
     def parse(self, text: str) -> str | None:
         """An answer as canonical JSON, None without a schema; raises AnswerFault."""

@@ -13,7 +13,7 @@ from pipelines.batch.identity import CorpusDigest, differing, job_id, question_i
 from pipelines.batch.job import BatchJob, is_s3
 from pipelines.batch.layout import JOB, JOURNAL, PLANS, plan_name
 from pipelines.batch.listing import Listing
-from pipelines.batch.output_schema import loose_ends
+from pipelines.batch.output_schema import OutputSchema, loose_ends
 from pipelines.batch.prompt import PromptBuilder, prompt_sha256
 from pipelines.batch.records import JobPlan, ModelOnDisk, PlannedShard
 from pipelines.batch.rows import planned_parquet
@@ -164,6 +164,7 @@ def _assemble(
         job_id=job_id(identity),
         identity=identity,
         job=job,
+        output_schema=OutputSchema(job.output_schema).text,
         model=model.name,
         weight_digest=model.weight_digest,
         template_sha256=model.template_sha256,

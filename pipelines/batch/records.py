@@ -59,6 +59,9 @@ class JobPlan(Frozen):
         description="everything that changes results, by part; equal identity is the same job"
     )
     job: BatchJob = Field(description="as first planned; limits and engine may differ later")
+    output_schema: str = Field(
+        description="as JSON text, in its own order: the order in which a model writes"
+    )
     model: str
     weight_digest: str
     template_sha256: str
@@ -111,7 +114,7 @@ class BatchManifest(Frozen):
     template_sha256: str
     prompt: Prompt
     prompt_sha256: str
-    schema_sha256: str = Field(description="of the canonical output schema, '' if none")
+    schema_sha256: str = Field(description="of the plan's `output_schema`, '' if it is null")
     sampling: Sampling
     max_model_len: int
     corpus_sha256: str = Field(description="of the listing: every document's id and sha256")

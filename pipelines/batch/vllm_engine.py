@@ -13,7 +13,7 @@ from pipelines.errors import ConfigError
 if TYPE_CHECKING:
     from vllm import SamplingParams
 
-_LARGE_PRIME = 1_000_003  # spreads row numbers over seeds
+_SEEDS_A_ROW = 16  # more than the attempts that a row may have
 
 
 class VllmEngine:
@@ -42,7 +42,7 @@ class VllmEngine:
         params = self._params[request.attempt - 1]
         if params.temperature > 0:
             params = params.clone()
-            params.seed = (self._sampling.seed + request.row * _LARGE_PRIME) % 2**63
+            params.seed = self._sampling.seed + request.row * _SEEDS_A_ROW + request.attempt
         try:
             self._engine.add_request(request.key, tokens_input(request.prompt_token_ids), params)
         except VLLMValidationError as error:

@@ -51,10 +51,9 @@ def test_the_record_speaks_of_its_items(scored: Path) -> None:
     for task in record.tasks:
         scores = [item.score for item in items if item.task == task.task]
         assert sum(scores) / len(scores) == pytest.approx(task.value)
-    assert all((item.answer == item.gold) == bool(item.score) for item in items)
-    assert {item.slice for item in items if item.task == "everyday"} == {
-        "home", "nature", "numbers", "time",
-    }  # fmt: skip
+    choices = [item for item in items if item.task == "everyday"]
+    assert all((item.answer == item.gold) == bool(item.score) for item in choices)
+    assert {item.slice for item in choices} == {"home", "nature", "numbers", "time"}
 
 
 def test_the_same_evaluation_gives_the_same_bytes(
@@ -129,6 +128,17 @@ def test_another_suite_than_the_named_one_is_refused(
         score(config, tiny_llama, suite, tmp_path / "out")
 
 
+@pytest.mark.long
+def test_both_engines_are_given_the_same_prompts(
+    scored: Path, tiny_llama: Path, tmp_path: Path
+) -> None:
+    config = config_for(tiny_llama, SMOKE).model_copy(update={"engine": "vllm"})
+    record = score(config, tiny_llama, SMOKE, tmp_path / "vllm")
+    assert record.engine.startswith("vllm ")
+    ours, theirs = (read_items(f / "items.parquet") for f in (scored, tmp_path / "vllm"))
+    assert [item[:5] for item in ours] == [item[:5] for item in theirs]
+
+
 def test_vllm_without_an_installation_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> str:  # stands in for an environment without either build
         raise metadata.PackageNotFoundError(name)
@@ -160,6 +170,8 @@ def test_answers_cost_less_and_stay_lm_evals_own(tiny_llama: Path) -> None:
         for i in range(9)
         for continuation in ("A", "B", " and then some", " end")
     ]
-    for mine, theirs in zip(ours.loglikelihood(requests), stock.loglikelihood(requests)):
+    for mine, theirs in zip(
+        ours.loglikelihood(requests), stock.loglikelihood(requests), strict=True
+    ):
         assert mine[0] == pytest.approx(theirs[0], abs=1e-4)
         assert mine[1] == theirs[1]

@@ -7,20 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import make_tiny_model
+from tiny import SCHEMA, make_tiny_model
 
 from pipelines.batch.job import BatchJob, Corpus, Limits, Prompt
 from pipelines.batch.records import ModelOnDisk
-
-SCHEMA = {
-    "type": "object",
-    "properties": {
-        "label": {"enum": ["red", "green", "blue"]},
-        "number": {"type": "integer", "minimum": 0, "maximum": 10**30},
-    },
-    "required": ["label", "number"],
-    "additionalProperties": False,
-}
 
 
 @pytest.fixture(scope="session")

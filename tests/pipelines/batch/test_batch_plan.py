@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from tiny import make_tiny_model
+from tiny import SCHEMA, make_tiny_model
 
 from pipelines.batch.corpus import read_documents
 from pipelines.batch.job import BatchJob, Corpus, load_job
@@ -99,6 +99,7 @@ def test_plan_is_written_once_and_taken_up_again(
         ({"prompt": {"template": "Other? {{ text }}"}}, "prompt"),
         ({"prompt": {"template": "Which colour?\n{{ text }}", "system": "Be brief."}}, "prompt"),
         ({"output_schema": {"type": "object"}}, "output schema"),
+        ({"output_schema": dict(reversed(SCHEMA.items()))}, "output schema"),
         ({"sampling": {"max_tokens": 65}}, "sampling"),
         ({"chunking": {"tokens": 100}}, "chunking"),
         ({"classification": "public"}, "classification"),

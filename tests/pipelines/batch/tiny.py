@@ -1,4 +1,4 @@
-"""A model folder with a real but tiny tokenizer; it has no weights."""
+"""A model folder with a real but tiny tokenizer and no weights, and a schema."""
 
 from __future__ import annotations
 
@@ -15,6 +15,16 @@ TEMPLATE = (
     "{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "label": {"enum": ["red", "green", "blue"]},
+        "number": {"type": "integer", "minimum": 0, "maximum": 10**30},
+    },
+    "required": ["label", "number"],
+    "additionalProperties": False,
+}
 
 
 def make_tiny_model(folder: Path, template: str = TEMPLATE) -> ModelOnDisk:
