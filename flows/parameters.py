@@ -274,7 +274,7 @@ class QuestionForm(Form):
     prompt: str = _ask(
         0,
         "What to ask",
-        "The document follows the question, or takes the place of `{{ text }}` where you write that.",
+        "The document follows the question, or takes the place of `{{ text }}` where you write it.",
         examples=("Which kind of licence is this?",),
         min_length=1,
         max_length=20_000,

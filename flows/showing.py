@@ -71,8 +71,10 @@ def show_model(settings: Settings, name: str) -> list[Table]:
     for key in models.evaluations_of(name):
         suite = models.evaluations[key].suite
         record = _read(layout.evaluation(name, suite) / "evaluation.json", EvaluationRecord)
-        for task in record.tasks if record else ():
-            scores.append((suite, task.task, task.metric, f"{task.value:.3f}", str(task.items)))
+        scores += [
+            (suite, task.task, task.metric, f"{task.value:.3f}", str(task.items))
+            for task in (record.tasks if record else ())
+        ]
     columns = ("suite", "task", "metric", "value", "items")
     tables.append(Table(title="Evaluations", columns=columns, rows=tuple(scores)))
     if verdict:

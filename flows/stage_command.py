@@ -41,6 +41,8 @@ class StageRun:
         self.layout = Layout(root)
         self.models: ModelsFile = load_models(root)
         self.code_digest = check_code(root, stage)
+        # Outlives a disposable clone: what a killed stage fetched or trained is found again.
+        self.home = Path(os.environ.get("WEIGHBRIDGE_HOME") or root / ".weighbridge")
 
     def manifest(self, name: str) -> ManifestRecord:
         """The manifest of a model, after comparing the evidence with dvc.lock."""
@@ -107,9 +109,8 @@ def _ingest(run: StageRun) -> Path:
 
     name, layout = run.item, run.layout
     model = entry(layout.root, "model", run.models.models, name)
-    home = os.environ.get("WEIGHBRIDGE_HOME") or layout.root / ".weighbridge"
     config = IngestConfig(
-        name=name, entry=model, code_digest=run.code_digest, cache=Path(home) / "downloads"
+        name=name, entry=model, code_digest=run.code_digest, cache=run.home / "downloads"
     )
     with run.outputs(layout.weights(name), layout.origin(name)) as (weights, origin):
         ingest(config, weights, origin)
@@ -118,7 +119,6 @@ def _ingest(run: StageRun) -> Path:
 
 def _finetune(run: StageRun) -> Path:
     from pipelines.finetune import FinetuneConfig, finetune
-
     from pipelines.recipe import Recipe
 
     name, layout = run.item, run.layout
@@ -130,11 +130,13 @@ def _finetune(run: StageRun) -> Path:
         name=name,
         base_name=tuning.base,
         base_manifest=run.manifest(tuning.base),
+        base_origin=layout.origin(tuning.base),
         recipe=parse_config(recipe, Recipe, load_yaml(recipe)),
         recipe_sha256=sha256_file(recipe),
         dataset_name=tuning.dataset,
         dataset_sha256=weight_digest(build_manifest(dataset)),
         code_digest=run.code_digest,
+        work=run.home / "training",
     )
     base = run.weights(tuning.base)
     with run.outputs(layout.weights(name), layout.origin(name)) as (weights, origin):
@@ -143,9 +145,8 @@ def _finetune(run: StageRun) -> Path:
 
 
 def _verify(run: StageRun) -> Path:
-    from pipelines.verify import VerifyConfig, verify
-
     from pipelines.verification.policy import VerificationPolicy
+    from pipelines.verify import VerifyConfig, verify
 
     name, layout = run.item, run.layout
     policy = layout.root / "policy" / "verification.yaml"
@@ -164,7 +165,6 @@ def _verify(run: StageRun) -> Path:
 
 def _evaluate(run: StageRun) -> Path:
     from evals.scoring import ScoringConfig, score
-
     from evals.suites import load_suite, suite_digest
 
     layout = run.layout

@@ -16,7 +16,7 @@ DEFAULT_POLICY = PROJECT / "pipelines" / "verification" / "default_policy.yaml"
 def judge(folder: Path, manifest: Path | None, use: str, policy: Path | None) -> VerificationRecord:
     """Judge `folder` for a declared use: 'commercial', 'research', or a YAML file that says more.
 
-    Raises WrongKindOfPath for what is no folder and ConfigError for a wrong manifest, use or policy.
+    Raises WrongKindOfPath for what is no folder, ConfigError for a wrong manifest, use or policy.
     """
     rules = policy or DEFAULT_POLICY
     declared = (

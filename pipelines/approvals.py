@@ -14,7 +14,7 @@ NAMESPACE = "weighbridge"
 
 
 def valid_approvers(root: Path, name: str, digest: str) -> tuple[str, ...]:
-    """Principals whose signature over `digest` holds, sorted; a signature that fails counts as none.
+    """Principals whose signature over `digest` holds, sorted; one that fails counts as none.
 
     Raises FileNotFoundError where OpenSSH's ssh-keygen is not installed.
     """

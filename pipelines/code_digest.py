@@ -50,7 +50,7 @@ def module_digests(entry: str) -> dict[str, str]:
         _strip_docstrings(tree)
         found[module] = sha256_bytes(ast.dump(tree).encode())
         waiting += sorted(names)
-        waiting += [package for package in _parents(module)]
+        waiting += _parents(module)
         for literal in _string_constants(tree):
             data = path.parent / literal
             if _is_data_file(literal, data):

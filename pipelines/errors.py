@@ -164,7 +164,7 @@ class TemplateNotTrainable(Refused):
 
     def __init__(self, model: Path | str, fact: str) -> None:
         super().__init__(
-            f"{model}: {fact}. Give the recipe a `training_template`: the model's own chat template "
+            f"{model}: {fact}. Give the recipe a `training_template`: the model's own template "
             "with {% generation %} and {% endgeneration %} around the answer and its end token, "
             "and no other change."
         )
@@ -401,7 +401,7 @@ class NameTaken(Misuse):
 
     def __init__(self, where: Path | str, kind: str, name: str, fact: str) -> None:
         super().__init__(
-            f"{where}: the {kind} {name!r} is there already, with {fact}. A name stays with what it "
+            f"{where}: {kind} {name!r} is there already, with {fact}. A name stays with what it "
             "was given to: choose another, or edit the file by hand if the entry itself is wrong."
         )
 
@@ -498,7 +498,7 @@ class RestartedTooOften(Failed):
 
     def __init__(self, name: str, starts: int) -> None:
         super().__init__(
-            f"the flow run {name} was started {starts} times and crashed each time. Read the end of "
+            f"the flow run {name} was started {starts} times and always crashed. Read the end of "
             "its log (a full disk or too little memory is the usual cause), then start a new run: "
             "finished stages are kept."
         )

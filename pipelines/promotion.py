@@ -86,7 +86,8 @@ def _current_verdict(workspace: Workspace, name: str) -> Verdict:
     except CommandFailed as error:
         changed = workspace.dvc.changes([f"gate@{name}"], with_deps=True)
         if any("models/" in what for what in changed.values()):
-            raise DigestMismatch(weights, "the bytes in dvc.lock", "other bytes in the remote") from error
+            expected, found = "the bytes in dvc.lock", "other bytes in the remote"
+            raise DigestMismatch(weights, expected, found) from error
         raise
     if changed := workspace.dvc.changes([f"gate@{name}"], with_deps=True):
         raise VerdictStale(name, [f"{stage} ({what})" for stage, what in changed.items()])
@@ -96,9 +97,7 @@ def _current_verdict(workspace: Workspace, name: str) -> Verdict:
     return verdict
 
 
-def _unchanged_weights(
-    workspace: Workspace, name: str, verdict: Verdict
-) -> tuple[FileEntry, ...]:
+def _unchanged_weights(workspace: Workspace, name: str, verdict: Verdict) -> tuple[FileEntry, ...]:
     layout = Layout(workspace.root)
     manifest = read_record(layout.origin(name) / "manifest.json", ManifestRecord)
     files = check_digest(layout.weights(name), manifest.weight_digest)
@@ -137,7 +136,7 @@ def _check_age(root: Path, verdict: Verdict) -> None:
     for folder in sorted(folders):
         run = root / f"{folder}.run.json"
         if not run.is_file():
-            raise EvidenceTooOld(verdict.name, f"{folder} has no run.json that says when it was made")
+            raise EvidenceTooOld(verdict.name, f"{folder} has no run.json, which says its age")
         finished = datetime.fromisoformat(read_record(run, RunInfo).finished_at)
         days = (now - finished).total_seconds() / 86_400
         if days > limit:

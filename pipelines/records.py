@@ -234,7 +234,7 @@ RecordT = TypeVar("RecordT", bound=Frozen)
 
 
 def read_record(path: Path, kind: type[RecordT]) -> RecordT:
-    """Read one record; raises WrongKindOfPath when absent and ConfigError when it does not parse."""
+    """Read one record; raises WrongKindOfPath when absent, ConfigError when it does not parse."""
     if not path.is_file():
         raise WrongKindOfPath(path, f"a {kind.__name__}")
     return parse_record(path.read_bytes(), path, kind)

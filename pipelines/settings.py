@@ -1,10 +1,10 @@
 """What the environment says, read once.
 
-    WEIGHBRIDGE_REGISTRY   work tree of a registry, or the URL of its git origin
-    WEIGHBRIDGE_HOME       folder for the shared DVC cache, clones, downloads and jobs; by default
-                           `.weighbridge` in the registry's work tree
-    WEIGHBRIDGE_SIGNING_KEY  private key that signs manifests and releases; by default
-                           `signing.key` in WEIGHBRIDGE_HOME
+WEIGHBRIDGE_REGISTRY   work tree of a registry, or the URL of its git origin
+WEIGHBRIDGE_HOME       folder for the shared DVC cache, clones, downloads and jobs; by default
+                       `.weighbridge` in the registry's work tree
+WEIGHBRIDGE_SIGNING_KEY  private key that signs manifests and releases; by default
+                       `signing.key` in WEIGHBRIDGE_HOME
 """
 
 from __future__ import annotations

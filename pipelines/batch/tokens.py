@@ -145,7 +145,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 class _Generation(jinja2.ext.Extension):
     """`{% generation %}` marks the assistant's part for training; here it only wraps it."""
 
-    tags = {"generation"}  # noqa: RUF012 (as jinja2 declares it)
+    tags = {"generation"}
 
     def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
         next(parser.stream)

@@ -65,7 +65,7 @@ _INVISIBLE = re.compile(
 class GenerationTag(Extension):
     """`{% generation %}…{% endgeneration %}`, which transformers adds to mark assistant text."""
 
-    tags = {"generation"}  # noqa: RUF012 (declared so by the base class)
+    tags = {"generation"}
 
     def parse(self, parser: Parser) -> nodes.CallBlock:
         """The block as a call that returns its body unchanged."""

@@ -17,7 +17,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     sources = {
         "pipelines/__init__.py": "",
         "pipelines/ingest.py": "def go():\n    from pipelines import shared\n",
-        "pipelines/verify.py": 'from . import shared\nRUN = "pipelines.child"\nDATA = "facts.json"\n',
+        "pipelines/verify.py": (
+            'from . import shared\nRUN = "pipelines.child"\nDATA = "facts.json"\n'
+        ),
         "pipelines/shared.py": '"""Doc."""\nX = 1\n',
         "pipelines/child.py": "import os\n",
         "pipelines/facts.json": "{}",

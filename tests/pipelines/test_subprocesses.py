@@ -16,7 +16,10 @@ from pipelines.subprocesses import run
 PARENT = """
 import sys
 from pipelines.subprocesses import run
-child = "import os, sys, time; print(os.getpid(), file=open(sys.argv[1], 'w'), flush=True); time.sleep(60)"
+child = (
+    "import os, sys, time; print(os.getpid(), file=open(sys.argv[1], 'w'), flush=True); "
+    "time.sleep(60)"
+)
 run([sys.executable, "-c", child, sys.argv[1]])
 """
 
