@@ -65,7 +65,8 @@ def batch_inference(
     result = run_job(load_settings(), form)
     manifest = result.manifest
     key = f"batch-{Path(result.output).name}"
-    publish_table(key, _rows(result), f"{manifest.rows_ok} of {manifest.rows} rows answered")
+    answered = f"{manifest.rows_ok} of {manifest.rows} rows answered"
+    publish_table(key, _rows(result), f"{answered}; results in {result.output}")
     if manifest.classification in SHOWN_IN_UI:
         publish_report(f"{key}-report", Path(result.output) / "report.md", f"Job {manifest.name}")
     return result

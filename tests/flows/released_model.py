@@ -1,4 +1,4 @@
-"""A release without the hours before it: weights in a registry, signed and tagged as promotion does.
+"""A release without the hours before it: signed and tagged weights, as promotion leaves them.
 
 The stages that promotion rests on are heavy, and a batch job looks at none of them: it believes the
 signed release record and the weights that hash to it.
