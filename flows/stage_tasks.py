@@ -65,15 +65,18 @@ def run_stage(workspace: Workspace, instance: str) -> StageOutcome:
     try:
         outcome = workspace.reproduce(instance, on_line=ProgressLog(log))
     except CommandFailed as error:
-        raise _stage_error(instance, error) from error
+        raise stage_error(instance, error) from error
     if outcome != "unchanged":
         workspace.publish(f"{instance}: {outcome}")
     log.info("%s: %s", instance, outcome)
     return outcome
 
 
-def _stage_error(instance: str, error: CommandFailed) -> StageRefused | StageFailed | CommandFailed:
-    """The error that the stage itself reported, found in what dvc printed around it."""
+def stage_error(instance: str, error: CommandFailed) -> StageRefused | StageFailed | CommandFailed:
+    """The error that the stage itself reported, found in what dvc printed around it.
+
+    Without one, the error is returned as it is: dvc itself is in trouble.
+    """
     messages = _OWN_MESSAGE.findall(error.output)
     if not messages:
         return error

@@ -20,7 +20,7 @@ READ_SIZE_BYTES = 256 * 1024  # a reused 256 KiB buffer stays in cache; larger r
 class Frozen(BaseModel):
     """Base of every config and record: immutable, and closed to unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 def canonical_json(value: Any) -> bytes:

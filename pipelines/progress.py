@@ -17,10 +17,10 @@ def report(done: float, total: float, unit: str, what: str) -> None:
     """Say that `done` of `total` `unit` of `what` are done; at most two lines a second each.
 
     The last report of a piece of work (done == total) is always shown. With total 0 the amount
-    is not known.
+    is not known, and every report counts as one in between.
     """
     now = time.monotonic()
-    if done < total and now - _last.get(what, -1.0) < _INTERVAL_S:
+    if (done < total or not total) and now - _last.get(what, -1.0) < _INTERVAL_S:
         return
     _last[what] = now
     if os.environ.get(PROGRESS_VARIABLE) == "json":

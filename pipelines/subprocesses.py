@@ -25,6 +25,12 @@ from pipelines.progress import PROGRESS_VARIABLE, parse, report
 
 _PR_SET_PDEATHSIG = 1
 _NO_SPACE_TEXT = "No space left on device"
+_CHILD = {
+    PROGRESS_VARIABLE: "json",
+    # Threads that wait for each other sleep instead of spinning: on a machine whose cores are busy,
+    # spinning made training ten times slower.
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
 _libc = ctypes.CDLL(None, use_errno=True)
 
 OnLine = Callable[[str], None]
@@ -105,7 +111,7 @@ def run_module(
         asked.write_text(body, encoding="utf-8")
         run(
             [sys.executable, "-m", module, str(asked), str(answered)],
-            env={**os.environ, PROGRESS_VARIABLE: "json", **(env or {})},
+            env={**os.environ, **_CHILD, **(env or {})},
             on_line=on_line or forward_progress,
         )
         return json.loads(answered.read_text(encoding="utf-8"))

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, Page, sync_playwright
 
-PATIENCE_MS = 120_000  # a page on a busy machine; the wait for a run has its own limit
+PATIENCE_MS = 60_000  # a page on a busy machine; the wait for a run has its own limit
 
 
 @contextmanager
-def browser_page(url: str) -> Iterator[Page]:
-    """A page of Debian's Chromium on `url`; a screenshot beside the test shows where it failed."""
+def browser_page(url: str, folder: Path) -> Iterator[Page]:
+    """A page of Debian's Chromium on `url`; where it fails, `folder`/failure.png shows the page."""
     program = shutil.which("chromium")
     assert program, "Chromium is missing: apt-get install --no-install-recommends chromium"
     with sync_playwright() as playwright:
@@ -26,7 +26,7 @@ def browser_page(url: str) -> Iterator[Page]:
         try:
             yield page
         except BaseException:
-            page.screenshot(path=Path("browser-failure.png"), full_page=True)
+            page.screenshot(path=folder / "failure.png", full_page=True)
             raise
         finally:
             browser.close()
@@ -34,7 +34,7 @@ def browser_page(url: str) -> Iterator[Page]:
 
 def open_form(page: Page, deployment: str) -> None:
     """From the list of deployments to the form of one."""
-    page.get_by_role("link", name="Deployments", exact=True).first.click()
+    page.get_by_text("Deployments", exact=True).first.click()
     page.get_by_role("link", name=deployment).first.click()
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_text("Custom run").click()

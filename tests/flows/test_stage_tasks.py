@@ -1,0 +1,56 @@
+"""What a stage says reaches Prefect: its progress as log lines, its refusal as an error of ours."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from flows.stage_tasks import ProgressLog, stage_error
+from pipelines.errors import CommandFailed, StageFailed, StageRefused, exit_code
+
+DVC_SAYS = """\
+Running stage 'evaluate@some':
+> exec weighbridge stage evaluate some
+weighbridge: some is not verified: a pickle runs code.
+ERROR: failed to reproduce 'evaluate@some': failed to run: exec weighbridge stage evaluate some, \
+exited with {code}
+"""
+
+
+def failed(output: str) -> CommandFailed:
+    return CommandFailed(["dvc", "repro"], 255, output)
+
+
+def test_refusal_of_a_stage_stays_a_refusal() -> None:
+    error = stage_error("evaluate@some", failed(DVC_SAYS.format(code=1)))
+    assert isinstance(error, StageRefused)
+    assert str(error) == "evaluate@some: some is not verified: a pickle runs code."
+    assert exit_code(error) == 1
+
+
+def test_failure_of_a_stage_stays_a_failure() -> None:
+    error = stage_error("evaluate@some", failed(DVC_SAYS.format(code=3)))
+    assert isinstance(error, StageFailed)
+    assert exit_code(error) == 3
+
+
+def test_other_troubles_of_dvc_are_told_as_they_are() -> None:
+    error = failed("ERROR: remote is not reachable")
+    assert stage_error("evaluate@some", error) is error
+
+
+def test_progress_is_one_line_at_the_beginning_and_one_at_the_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = ProgressLog(logging.getLogger("stage"))
+    with caplog.at_level(logging.INFO):
+        log("chatter of a library")
+        for done in range(101):
+            log.report(done, 100, "items", "scoring")
+        log('@progress {"what": "reading", "done": 2, "total": 0, "unit": "GB"}')
+    assert [record.message for record in caplog.records] == [
+        "scoring: 0 of 100 items",
+        "scoring: 100 of 100 items",
+        "reading: 2 GB",
+    ]
