@@ -1,25 +1,19 @@
-"""lm-eval's model classes for transformers and vLLM, watched and made cheaper on CPU.
+"""lm-eval's model classes for transformers and vLLM, watched, and made cheaper on CPU.
 
-Prompts, tokens and scores are lm-eval's own. Three things are added. A request that the model could
-only see the end of is refused, where lm-eval cuts it and logs a line. Progress is reported. With
-transformers, the vocabulary is scored only at the positions of an answer, and in float32: over
-whole prompts it costs as much as half the model, and in bfloat16 neighbouring logits near 16 are
-1/8 apart, so that choices tie and lm-eval takes the first (90 of 300 items of a three-letter task
-on a 135M model).
+Prompts, tokens and metrics are lm-eval's own. A request that the model could only see the end of is
+refused, where lm-eval cuts it and logs a line; progress is reported; and transformers scores the
+answers to one prompt together where it can (evals.packed).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from evals.packed import Answer, TokenRequest, can_pack, pack, score_rows
 from pipelines.canonical import Frozen
 from pipelines.progress import report
-
-Tokens = Sequence[int]
-TokenRequest = tuple[Any, Tokens, Tokens]  # lm-eval's (key, context, continuation)
 
 VLLM_WAVE = 256  # requests handed to vLLM at once, so that progress is seen
 
@@ -46,12 +40,13 @@ def load_engine(config: EngineConfig) -> Any:
 
     config = config.model_copy(update={"max_length": _context_length(config)})
     if config.engine == "vllm":
-        kind = type("WatchedVLLM", (_WatchedVLLM, get_model("vllm")), {})
+        kind = type("WatchedVLLM", (_Watched, get_model("vllm")), {})
         model = kind(**_vllm_arguments(config))
+        model.block_size = VLLM_WAVE
     else:
         import torch
 
-        kind = type("WatchedTransformers", (_WatchedTransformers, get_model("hf")), {})
+        kind = type("WatchedTransformers", (_Packing, _Watched, get_model("hf")), {})
         model = kind(
             pretrained=config.weights,
             backend="causal",
@@ -61,17 +56,9 @@ def load_engine(config: EngineConfig) -> Any:
             batch_size=config.batch_size,
             device="cuda" if torch.cuda.is_available() else "cpu",
         )
+        model.block_size = config.batch_size
     model.what = config.what
     return model
-
-
-def _context_length(config: EngineConfig) -> int:
-    """The tokens that suite and model both allow: transformers would read on and answer badly."""
-    from transformers import AutoConfig
-
-    stated = AutoConfig.from_pretrained(config.weights).get_text_config()
-    positions = getattr(stated, "max_position_embeddings", None) or config.max_length
-    return min(config.max_length, int(positions))
 
 
 def describe_engine(config: EngineConfig) -> str:
@@ -86,6 +73,15 @@ def describe_engine(config: EngineConfig) -> str:
     import transformers
 
     return f"transformers {transformers.__version__} on {device}"
+
+
+def _context_length(config: EngineConfig) -> int:
+    """The tokens that suite and model both allow: transformers would read on and answer badly."""
+    from transformers import AutoConfig
+
+    stated = AutoConfig.from_pretrained(config.weights).get_text_config()
+    positions = getattr(stated, "max_position_embeddings", None) or config.max_length
+    return min(config.max_length, int(positions))
 
 
 def _vllm_arguments(config: EngineConfig) -> dict[str, Any]:
@@ -107,52 +103,52 @@ class _Watched:
     """Mixed into a model class of lm-eval; `what` names the work in progress lines."""
 
     what = "evaluate"
+    block_size = 1
     max_length: int
     max_gen_toks: int
     tok_encode: Any
 
-    def blocks(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Cut requests into blocks of indices that are run one after the other, longest first."""
-        order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-        return [order[i : i + VLLM_WAVE] for i in range(0, len(order), VLLM_WAVE)]
+    def _loglikelihood_tokens(self, requests: list[TokenRequest], **_: Any) -> list[Answer]:
+        self._check_lengths([len(context) + len(answer) for _, context, answer in requests])
+        return self._score(requests)
 
-    def _loglikelihood_tokens(self, requests: list[TokenRequest], **_: Any) -> list[Any]:
-        lengths = [len(context) + len(continuation) for _, context, continuation in requests]
-        self._check_lengths(lengths)
-        answers: list[Any] = [None] * len(requests)
-        done = 0
-        for block in self._scoring_blocks(requests, lengths):
-            found = self._score_block([requests[i] for i in block])
-            for index, answer in zip(block, found, strict=True):
-                answers[index] = answer
-            done += len(block)
-            report(done, len(requests), "requests", self.what)
-        return answers
+    def _score(self, requests: list[TokenRequest]) -> list[Answer]:
+        def run(block: list[TokenRequest]) -> list[Answer]:
+            return super(_Watched, self)._loglikelihood_tokens(  # type: ignore[misc,no-any-return]
+                block, disable_tqdm=True
+            )
 
-    def _scoring_blocks(
-        self, requests: Sequence[TokenRequest], lengths: Sequence[int]
-    ) -> list[list[int]]:
-        return self.blocks(lengths)
-
-    def _score_block(self, requests: list[TokenRequest]) -> list[Any]:
-        return super()._loglikelihood_tokens(requests, disable_tqdm=True)  # type: ignore[misc,no-any-return]
+        lengths = [len(context) + len(answer) for _, context, answer in requests]
+        return self._in_blocks(requests, lengths, run, "requests")
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        def run(block: list[Any]) -> list[str]:
+            return super(_Watched, self).generate_until(  # type: ignore[misc,no-any-return]
+                block, disable_tqdm=True
+            )
+
         lengths = [len(self.tok_encode(request.args[0])) for request in requests]
         wanted = [
             int(request.args[1].get("max_gen_toks") or self.max_gen_toks) for request in requests
         ]
         self._check_lengths([a + b for a, b in zip(lengths, wanted, strict=True)])
-        answers = [""] * len(requests)
-        done = 0
-        for block in self.blocks(lengths):
-            found = super().generate_until(  # type: ignore[misc]
-                [requests[i] for i in block], disable_tqdm=True
-            )
-            for index, text in zip(block, found, strict=True):
-                answers[index] = text
-            done += len(block)
-            report(done, len(requests), "answers", self.what)
+        return self._in_blocks(requests, lengths, run, "answers")
+
+    def _in_blocks(
+        self,
+        requests: Sequence[Any],
+        lengths: Sequence[int],
+        run: Callable[[list[Any]], list[Any]],
+        unit: str,
+    ) -> list[Any]:
+        """Run blocks of requests, longest first, and return the answers in the given order."""
+        order = sorted(range(len(requests)), key=lambda i: (-lengths[i], i))
+        answers: list[Any] = [None] * len(requests)
+        for start in range(0, len(order), self.block_size):
+            block = order[start : start + self.block_size]
+            for index, answer in zip(block, run([requests[i] for i in block]), strict=True):
+                answers[index] = answer
+            report(start + len(block), len(order), unit, self.what)
         return answers
 
     def _check_lengths(self, lengths: Sequence[int]) -> None:
@@ -164,86 +160,23 @@ class _Watched:
             )
 
 
-class _WatchedVLLM(_Watched):
-    """vLLM batches by itself; it gets large waves."""
-
-
-class _WatchedTransformers(_Watched):
-    """transformers gets one forward pass a block, the vocabulary only where it is needed."""
+class _Packing:
+    """Mixed into a watched transformers model: answers that share a prompt are scored together."""
 
     model: Any
-    batch_size: int
-    keep_last: int | None = None
+    what: str
+    block_size: int
+    max_length: int
 
-    def blocks(self, lengths: Sequence[int]) -> list[list[int]]:
-        order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-        return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
-
-    def _scoring_blocks(
-        self, requests: Sequence[TokenRequest], lengths: Sequence[int]
-    ) -> list[list[int]]:
-        # Requests that differ in their last token only share one row, as lm-eval groups them.
-        rows: dict[tuple[int, ...], list[int]] = {}
-        for index, request in enumerate(requests):
-            rows.setdefault(_row(request), []).append(index)
-        keys = sorted(rows, key=lambda row: (-len(row), row))
-        return [
-            [index for key in keys[i : i + self.batch_size] for index in rows[key]]
-            for i in range(0, len(keys), self.batch_size)
-        ]
-
-    def _score_block(self, requests: list[TokenRequest]) -> list[Any]:
-        # Rows are padded on the right to the longest; the answer's positions of every row lie
-        # within the last `keep_last` columns.
-        width = max(len(_row(request)) for request in requests)
-        self.keep_last = max(width - len(_row(request)) + len(request[2]) for request in requests)
-        with _float32_head(self.model):
-            try:
-                return super()._score_block(requests)
-            finally:
-                self.keep_last = None
-
-    def _model_call(self, inps: Any, attn_mask: Any = None, labels: Any = None) -> Any:
-        if self.keep_last is None or not _keeps_logits(self.model):
-            return super()._model_call(inps, attn_mask, labels)  # type: ignore[misc]
-        import torch
-
-        with torch.no_grad():
-            # lm-eval counts positions from the end of what it is given, so fewer columns are fine.
-            return self.model(inps, logits_to_keep=self.keep_last, use_cache=False).logits
-
-
-def _row(request: TokenRequest) -> tuple[int, ...]:
-    """What the model sees: the last token is only ever predicted."""
-    _, context, continuation = request
-    return (*context, *continuation[:-1])
-
-
-def _keeps_logits(model: Any) -> bool:
-    import inspect
-
-    return "logits_to_keep" in inspect.signature(model.forward).parameters
-
-
-@contextmanager
-def _float32_head(model: Any) -> Iterator[None]:
-    """Within the block, a plain linear head of lower precision gives float32 logits."""
-    import torch
-
-    head = model.get_output_embeddings()
-    if type(head) is not torch.nn.Linear or head.weight.dtype == torch.float32:
-        yield
-        return
-
-    def precise(module: Any, inputs: Any, _: Any) -> Any:
-        bias = None if module.bias is None else module.bias.float()
-        return torch.nn.functional.linear(inputs[0].float(), module.weight.float(), bias)
-
-    hook = head.register_forward_hook(precise)
-    try:
-        yield
-    finally:
-        hook.remove()
+    def _score(self, requests: list[TokenRequest]) -> list[Answer]:
+        if not can_pack(self.model):
+            return super()._score(requests)  # type: ignore[misc,no-any-return]
+        rows = pack(requests, self.max_length)
+        answers: dict[int, Answer] = {}
+        for start in range(0, len(rows), self.block_size):
+            answers |= score_rows(self.model, rows[start : start + self.block_size])
+            report(len(answers), len(requests), "requests", self.what)
+        return [answers[index] for index in range(len(requests))]
 
 
 def scoring_environment() -> dict[str, str]:
@@ -261,10 +194,6 @@ def scoring_environment() -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "GX_ANALYTICS_ENABLED": "false",
         "TOKENIZERS_PARALLELISM": "false",
-        "OMP_NUM_THREADS": str(_cores()),
+        "OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))),
         "OMP_WAIT_POLICY": "passive",
     }
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))

@@ -128,7 +128,7 @@ def test_configuration_that_fetches_imports_or_steers_is_refused(
         {"_attn_implementation": "sdpa", "attn_implementation": "flash_attention_2"},
         {"conv_kernel": [3, 3], "kernel_size": 3, "_name_or_path": "org/name"},
         {"time_step_limit": [0.0, float("inf")], "text_config": None},
-        {"tokenizer_file": "/root/.cache/huggingface/tokenizer.json"},
+        {"tokenizer_file": "/home/somebody/.cache/huggingface/tokenizer.json"},
     ],
 )
 def test_usual_configuration_gives_no_refusal(
