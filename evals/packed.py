@@ -125,7 +125,7 @@ def _answers(head: Any, hidden: Any, rows: Sequence[Row]) -> dict[int, Answer]:
 def _token_likelihoods(
     head: Any, hidden: Any, asked: Sequence[Sequence[int]]
 ) -> tuple[list[dict[int, float]], list[int]]:
-    """For each position (count, size): log probability of the tokens asked for, and the best one."""
+    """For each position (count, size): log probability of the tokens asked for; the best token."""
     from torch.nn.functional import linear, log_softmax
 
     weight = head.weight.float()

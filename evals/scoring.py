@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 
@@ -157,17 +156,29 @@ def _task_request(task: SuiteTask) -> TaskRequest:
 
 
 def _render_task(folder: Path, name: str, task: SuiteTask, tasks: Path) -> None:
-    rows = read_rows(folder / task.data)
-    data = tasks / f"{name}.jsonl"
-    chosen = rows[: scored_items(task, rows)]
-    data.write_text("".join(json.dumps(row) + "\n" for row in chosen), encoding="utf-8")
+    data = tasks / f"{name}.parquet"
+    _write_data(folder / task.data, scored_items(task, read_rows(folder / task.data)), data)
     parsed = load_task_file(folder, name, task).model_dump(mode="json", exclude_none=True)
     rendered = parsed | {
-        "dataset_path": "json",
+        "dataset_path": "parquet",
         "dataset_kwargs": {"data_files": {"test": str(data)}},
         "test_split": "test",
     }
     (tasks / f"{name}.yaml").write_text(yaml.safe_dump(rendered), encoding="utf-8")
+
+
+def _write_data(source: Path, count: int, target: Path) -> None:
+    """The first `count` items as Parquet: read as JSON, a text like a date would become a date."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pa.Table.from_pylist(read_rows(source)[:count])
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise UnusableEvidence(
+            str(source), f"a field is not of one type in all items ({error})", "Use one type."
+        ) from error
+    pq.write_table(table, target)
 
 
 def _caches(scratch: Path) -> dict[str, str]:

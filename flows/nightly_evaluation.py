@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import Field
 
@@ -28,7 +29,11 @@ class NightRow(Frozen):
     detail: str
 
 
-@flow(name="nightly-evaluation")
+def _run_name() -> str:
+    return f"nightly {flow_run.scheduled_start_time:%Y-%m-%d}"
+
+
+@flow(name="nightly-evaluation", flow_run_name=_run_name)
 def nightly_evaluation(
     models: Annotated[tuple[str, ...], Field(json_schema_extra={"title": "Models"})] = (),
 ) -> State[tuple[NightRow, ...]]:

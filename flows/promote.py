@@ -34,7 +34,7 @@ def promote(
     refuse_endless_restarts()
     release = write_release(candidate, stage)
     publish_table(
-        f"release-{release.release}",
+        f"promoted-{release.release}",
         [{"fact": key, "value": value} for key, value in _facts(release).items()],
         f"{release.release}@{stage} is {release.version}",
     )

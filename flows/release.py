@@ -55,7 +55,7 @@ def release(
         released = promote(passing[0].name) if passing else None
         reports = tuple(_after_promotion(report, released) for report in judged)
         publish_markdown(
-            f"release-{rule.release}",
+            f"verdicts-{rule.release}",
             candidates_markdown(rule.release, reports, released),
             f"Verdicts of the release line {rule.release}",
         )

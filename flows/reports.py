@@ -94,18 +94,18 @@ def candidates_markdown(
 def _comparison(verdict: Verdict) -> list[str]:
     lines = [
         f"Compared with {verdict.baseline} (`{verdict.baseline_digest[:12]}`) under policy "
-        f"{verdict.policy}.",
+        f"{verdict.policy}. The smallest margin is the finest loss that these items could have "
+        "excluded.",
         "",
-        "| task | outcome | items | baseline | candidate | difference | interval "
-        "| smallest margin these items could show |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| task | outcome | items | baseline | candidate | difference | smallest margin |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for task in verdict.tasks:
         low, high = task.interval
         smallest = "" if task.smallest_margin is None else f"{task.smallest_margin:.3f}"
         lines.append(
             f"| {task.task} | {task.outcome} | {task.items} | {task.baseline:.3f} "
-            f"| {task.candidate:.3f} | {task.difference:+.3f} | {low:+.3f} to {high:+.3f} "
+            f"| {task.candidate:.3f} | {task.difference:+.3f} ({low:+.3f} to {high:+.3f}) "
             f"| {smallest} |"
         )
     return lines

@@ -1,8 +1,8 @@
 """Training a LoRA adapter with TRL and PEFT, in steps that survive a kill.
 
 The adapter is a function of base, rows and recipe: seeds and threads are fixed, rows are fed by
-this process, and a resumed run gives the bytes that an uninterrupted one gives on the same machine
-and device. What is kept is always the sealed checkpoint of the last step.
+this process, and on a CPU a resumed run gives the bytes that an uninterrupted one gives. What is
+kept is always the sealed checkpoint of the last step.
 """
 
 from __future__ import annotations
@@ -146,7 +146,6 @@ def _arguments(recipe: Recipe, work: Path) -> Any:
         dataset_kwargs={"skip_prepare_dataset": True},
         use_cpu=on_cpu,
         bf16=False,  # the base has the recipe's type already, and the adapter stays float32
-        full_determinism=not on_cpu,
         seed=recipe.seed,
         data_seed=recipe.seed,
         dataloader_num_workers=0,

@@ -1,6 +1,6 @@
 """The stage `finetune`: check the data, train a LoRA adapter, merge it into its base.
 
-The outputs are a function of base, data, recipe, code and environment, on one machine. A killed
+On one machine's CPU the outputs are a function of base, data, recipe and environment. A killed
 run keeps its checkpoints under `work`, in a folder named by the digest of all that decides the
 result, and the next run with the same inputs goes on from the last complete one.
 """

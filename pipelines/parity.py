@@ -22,10 +22,9 @@ def largest_difference(
     from peft import PeftModel
 
     model = PeftModel.from_pretrained(_load(base), str(adapter))
-    adapted = [_log_probabilities(model, ids, "compare: adapter") for ids in sequences]
+    adapted = _log_probabilities(model, sequences, "compare: base + adapter")
     del model
-    model = _load(merged)
-    plain = [_log_probabilities(model, ids, "compare: merged") for ids in sequences]
+    plain = _log_probabilities(_load(merged), sequences, "compare: merged weights")
     differences = [(a - b).abs().max() for a, b in zip(adapted, plain, strict=True)]
     return round(float(torch.stack(differences).max()), 6)
 
@@ -39,12 +38,15 @@ def _load(folder: Path) -> Any:
     ).eval()
 
 
-def _log_probabilities(model: Any, ids: Sequence[int], what: str) -> Any:
-    """Shape (len(ids) - 1,): log p(ids[i] | ids[:i])."""
+def _log_probabilities(model: Any, sequences: Sequence[Sequence[int]], what: str) -> list[Any]:
+    """One tensor a sequence, of shape (len(ids) - 1,): log p(ids[i] | ids[:i])."""
     import torch
 
-    row = torch.tensor([list(ids)])
-    with torch.no_grad():
-        logits = model(input_ids=row).logits[0, :-1].float()
-    report(1, 1, "row", what)
-    return torch.log_softmax(logits, -1).gather(-1, row[0, 1:, None])[:, 0]
+    found = []
+    for number, ids in enumerate(sequences, start=1):
+        row = torch.tensor([list(ids)])
+        with torch.no_grad():
+            logits = model(input_ids=row).logits[0, :-1].float()
+        found.append(torch.log_softmax(logits, -1).gather(-1, row[0, 1:, None])[:, 0])
+        report(number, len(sequences), "rows", what)
+    return found

@@ -109,9 +109,17 @@ def _limits(record: TrainingRecord) -> str:
     return (
         "## Limits\n\n"
         "- Nothing here says that the model is good: its evaluations and its verdict do.\n"
-        "- The same inputs give these bytes again on the same machine, device and "
-        f"{record.settings.get('threads')} threads; other hardware may round differently.\n"
+        f"{_again(record)}\n"
         "- Whether rows of an evaluation suite are in the training data is not checked here."
+    )
+
+
+def _again(record: TrainingRecord) -> str:
+    if record.settings.get("device") != "cpu":
+        return "- Trained on an accelerator: the same inputs need not give these bytes again."
+    return (
+        "- The same inputs give these bytes again on the same machine with "
+        f"{record.settings.get('threads')} threads; other hardware may round differently."
     )
 
 

