@@ -19,7 +19,7 @@ from pipelines.subprocesses import OnLine, run
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
-    from prefect.events.schemas.automations import AutomationCore
+    from prefect.events.schemas.automations import AutomationCore, EventTrigger
 
 WORK_POOL = "weighbridge"
 QUEUES = ("cpu", "gpu")
@@ -89,7 +89,36 @@ def automations() -> list[AutomationCore]:
     """The two automations: silent runs become crashed, crashed runs of deployments start again."""
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
-    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+    from prefect.events.schemas.automations import AutomationCore
+
+    died = f"No heartbeat for {SILENCE.seconds} s: its process or worker died."
+    crash = ChangeFlowRunState(state=StateType.CRASHED, message=died)
+    again = ChangeFlowRunState(
+        state=StateType.SCHEDULED,
+        name="AwaitingRetry",
+        message="Started again after a crash.",
+        force=True,
+    )
+    silent, crashed = _triggers()
+    return [
+        AutomationCore(
+            name=f"{_NAME_PREFIX}dead runs",
+            description=f"A run without a heartbeat for {SILENCE.seconds} s has crashed.",
+            trigger=silent,
+            actions=[crash],
+        ),
+        AutomationCore(
+            name=f"{_NAME_PREFIX}start crashed runs again",
+            description="Finished stages are restored. A run that crashes each time ends itself.",
+            trigger=crashed,
+            actions=[again],
+        ),
+    ]
+
+
+def _triggers() -> tuple[EventTrigger, EventTrigger]:
+    """When a run has been silent for too long, and when a run of a deployment has crashed."""
+    from prefect.events.schemas.automations import EventTrigger, Posture
 
     ends = ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")
     heartbeat = "prefect.flow-run.heartbeat"
@@ -110,32 +139,7 @@ def automations() -> list[AutomationCore]:
         posture=Posture.Reactive,
         threshold=1,
     )
-    return [
-        AutomationCore(
-            name=f"{_NAME_PREFIX}dead runs",
-            description=f"A run without a heartbeat for {SILENCE.seconds} s has crashed.",
-            trigger=silent,
-            actions=[
-                ChangeFlowRunState(
-                    state=StateType.CRASHED,
-                    message=f"No heartbeat for {SILENCE.seconds} s: its process or worker died.",
-                )
-            ],
-        ),
-        AutomationCore(
-            name=f"{_NAME_PREFIX}start crashed runs again",
-            description="Finished stages are restored. A run that crashes each time ends itself.",
-            trigger=crashed,
-            actions=[
-                ChangeFlowRunState(
-                    state=StateType.SCHEDULED,
-                    name="AwaitingRetry",
-                    message="Started again after a crash.",
-                    force=True,
-                )
-            ],
-        ),
-    ]
+    return silent, crashed
 
 
 def deployment_names(client: SyncPrefectClient) -> list[str]:
