@@ -317,13 +317,13 @@ def up(
 ) -> None:
     """Open the Prefect UI on this registry: server, deployments and a worker, until Ctrl-C."""
     from flows.local import up as start
-    from flows.local import wait_for_ever
+    from flows.local import wait_while_up
     from pipelines.settings import load_settings
 
     console.note("starting the Prefect server; the first start takes up to a minute")
     with start(load_settings(registry), port) as server:
         console.note(f"open {server.url} in a browser; Ctrl-C stops the server and the worker")
-        wait_for_ever()
+        wait_while_up(server)
 
 
 @app.command()

@@ -17,10 +17,12 @@ from flows.server import (
     running_worker,
 )
 from pipelines.canonical import write_bytes
-from pipelines.errors import Busy
+from pipelines.errors import Busy, ServerUnreachable
 from pipelines.settings import Settings
 
 DEFAULT_PORT = 4200
+_POLL_S = 10.0
+_SILENT_POLLS = 6
 
 
 @contextmanager
@@ -72,10 +74,13 @@ def up(settings: Settings, port: int | None) -> Iterator[PrefectServer]:
             (home / "server.url").unlink(missing_ok=True)
 
 
-def wait_for_ever() -> None:
-    """Wait until this process is interrupted."""
-    while True:
-        time.sleep(3600)
+def wait_while_up(server: PrefectServer) -> None:
+    """Wait until this process is interrupted; raises ServerUnreachable when the server is gone."""
+    silent = 0
+    while silent < _SILENT_POLLS:
+        time.sleep(_POLL_S)
+        silent = 0 if answers(f"{server.api_url}/health") else silent + 1
+    raise ServerUnreachable(server.url, f"it has not answered {silent} times in a row", server.log)
 
 
 def _name_registry(settings: Settings) -> None:

@@ -372,9 +372,10 @@ class BadName(Misuse):
 
     def __init__(self, name: str) -> None:
         proposal = "".join(c if c.isascii() and c.isalnum() else "-" for c in name.lower())
+        proposal = proposal.strip("-")
         super().__init__(
             f"{name!r} cannot name a model: names match [a-z0-9][a-z0-9-]*[a-z0-9]. "
-            f"Try {proposal.strip('-') or 'my-model'!r}."
+            f"Try {proposal if len(proposal) > 1 else 'my-model'!r}."
         )
 
 
