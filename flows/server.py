@@ -28,6 +28,7 @@ READY_TIMEOUT_S = 300.0  # a first start creates the database; slow disks have b
 STOP_TIMEOUT_S = 20.0
 HEARTBEAT_S = 30  # the smallest that Prefect admits; the zombie automation waits 2.5 of them
 _POLL_S = 0.25
+_DRAIN_TIMEOUT_S = 10.0
 
 _SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -66,7 +67,10 @@ class PrefectServer:
 
         updates = {PREFECT_API_URL: self.api_url, PREFECT_HOME: str(self.home)}
         with temporary_settings(updates=updates):
-            yield
+            try:
+                yield
+            finally:
+                _send_what_is_queued()
 
 
 def clean_environment(
@@ -138,6 +142,18 @@ def answers(url: str) -> bool:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
+
+
+def _send_what_is_queued() -> None:
+    """Let Prefect's background threads send their last logs and events while the server is there.
+
+    Otherwise they try for a minute at exit, with a server that has been stopped.
+    """
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (APILogWorker, EventsWorker):
+        worker.drain_all(timeout=_DRAIN_TIMEOUT_S, at_exit=False)
 
 
 def free_port() -> int:
