@@ -10,6 +10,7 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, Page, sync_playwright
 
+SUBMISSIONS = 5
 PATIENCE_MS = 60_000  # a page on a busy machine; the wait for a run has its own limit
 
 
@@ -74,8 +75,23 @@ def write_list(page: Page, title: str, texts: list[str]) -> None:
 
 
 def submit(page: Page) -> None:
-    """Start the run and wait until the form has gone."""
-    page.get_by_role("button", name="Submit", exact=True).click()
+    """Start the run and wait until the form has gone.
+
+    A server on SQLite answers some requests with 'database is locked' while it is busy. The page
+    then shows a notice over its buttons, and nothing was started: a person closes the notice and
+    sends the form again, and so does this.
+    """
+    for _ in range(SUBMISSIONS):
+        while page.locator(".p-toast__close-btn").count():
+            page.locator(".p-toast__close-btn").first.click()
+        page.get_by_role("button", name="Submit", exact=True).click()
+        refused = page.locator(".p-toast__icon--error")
+        page.wait_for_function(
+            "() => !location.pathname.split('?')[0].replace(/\\/runs$/, '').includes('/run')"
+            " || document.querySelector('.p-toast__icon--error')"
+        )
+        if not refused.count():
+            break
     page.wait_for_url(lambda url: "/run" not in url.split("?")[0].removesuffix("/runs"))
 
 

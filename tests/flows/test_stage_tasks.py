@@ -23,10 +23,9 @@ def failed(output: str) -> CommandFailed:
 
 
 def test_refusal_of_a_stage_stays_a_refusal() -> None:
-    error = stage_error("evaluate@some", failed(DVC_SAYS.format(code=1)))
-    assert isinstance(error, StageRefused)
-    assert str(error) == "evaluate@some: some is not verified: a pickle runs code."
-    assert exit_code(error) == 1
+    with pytest.raises(StageRefused, match="^evaluate@some: some is not verified") as caught:
+        raise stage_error("evaluate@some", failed(DVC_SAYS.format(code=1)))
+    assert exit_code(caught.value) == 1
 
 
 def test_failure_of_a_stage_stays_a_failure() -> None:
