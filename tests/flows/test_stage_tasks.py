@@ -23,7 +23,7 @@ def failed(output: str) -> CommandFailed:
 
 
 def test_refusal_of_a_stage_stays_a_refusal() -> None:
-    with pytest.raises(StageRefused, match="^evaluate@some: some is not verified") as caught:
+    with pytest.raises(StageRefused, match=r"^evaluate@some: some is not verified") as caught:
         raise stage_error("evaluate@some", failed(DVC_SAYS.format(code=1)))
     assert exit_code(caught.value) == 1
 
