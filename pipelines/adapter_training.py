@@ -19,6 +19,7 @@ from pipelines.errors import TrainingRefused
 from pipelines.merge import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from pipelines.progress import report
 from pipelines.recipe import Recipe
+from pipelines.training_order import order_rows
 from pipelines.training_tokens import IGNORED, TokenisedRow
 
 _KEPT_CHECKPOINTS = 2  # a kill during a save leaves the one before
@@ -81,13 +82,14 @@ def _trainer(
         str(base), dtype=getattr(torch, recipe.dtype), local_files_only=True, use_safetensors=True
     )
     _check_fit(name, model, recipe)
-    trained = [row for row in rows if row.answer_tokens]
+    taught = [row for row in rows if row.answer_tokens]
+    order = order_rows([len(row.input_ids) for row in taught], recipe)
     return _answer_trainer_class()(
         model=model,
         args=_arguments(recipe, work),
         train_dataset=Dataset.from_list(
-            [{"input_ids": row.input_ids, "labels": row.labels} for row in trained]
-        ),
+            [{"input_ids": row.input_ids, "labels": row.labels} for row in taught]
+        ).select(order),
         processing_class=AutoTokenizer.from_pretrained(str(base), local_files_only=True),
         peft_config=_lora_config(model, recipe),
         callbacks=[_keeper_class()(name, work)],
@@ -147,7 +149,7 @@ def _arguments(recipe: Recipe, work: Path) -> Any:
         use_cpu=on_cpu,
         bf16=False,  # the base has the recipe's type already, and the adapter stays float32
         seed=recipe.seed,
-        data_seed=recipe.seed,
+        train_sampling_strategy="sequential",  # the rows come in the order of training_order
         dataloader_num_workers=0,
         dataloader_pin_memory=not on_cpu,
         save_strategy="steps",

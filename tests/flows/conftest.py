@@ -20,8 +20,8 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect
     environ = clean_environment(home, drop=("PREFECT_", "WEIGHBRIDGE_"))
     environ |= {
         # Look for work and for schedules more often than a production server needs to.
-        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
-        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "15",
+        "PREFECT_WORKER_QUERY_SECONDS": "5",
     }
     with running_server(home, environ=environ) as server:
         yield server
