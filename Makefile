@@ -12,15 +12,15 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_INDEX_STRATEGY ?= unsafe-best-match
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-long lint bench setup browser lock clean
+.PHONY: demo test test-long lint bench setup test-packages lock clean
 
 demo: setup
 	@$(RUN) weighbridge demo
 
-test: setup browser
+test: setup test-packages
 	@$(RUN) python -m pytest -q tests $(ARGS)
 
-test-long: setup browser
+test-long: setup test-packages
 	@$(RUN) python -m pytest -q tests --long $(ARGS)
 
 lint: setup
@@ -32,9 +32,9 @@ bench: setup
 setup:
 	@infra/setup.sh "$(PYTHON)" "$(LOCK)" "$(STAMP)"
 
-# The browser test drives a real chromium; where this user may install packages, it is fetched.
-browser:
-	@infra/browser.sh
+# Tests drive a real browser and a real database; where this user may install packages, they are fetched.
+test-packages:
+	@infra/test-packages.sh
 
 # Re-resolve the lock files. They name no index, so that they serve behind any mirror.
 COMPILE := .venv/bin/uv pip compile pyproject.toml --extra dev --python-version 3.11 \

@@ -22,7 +22,7 @@ from flows.parameters import (
     QuestionForm,
 )
 from flows.reports import publish_report, publish_table
-from flows.stage_tasks import ProgressLog
+from flows.run_progress import RunProgress
 from pipelines.batch.job import BatchJob, Chunking, Classification, Corpus, Prompt, Sampling
 from pipelines.batch.records import BatchManifest, ModelOnDisk
 from pipelines.canonical import Frozen, canonical_json, sha256_bytes
@@ -87,7 +87,8 @@ def run_job(settings: Settings, form: BatchForm) -> BatchResult:
         job = make_job(form, settings.jobs, held.release.weight_digest)
         log = get_run_logger()
         log.info("results go to %s", job.output)
-        manifest = run_batch(job, model, on_progress=ProgressLog(log).report)
+        with RunProgress(log, f"progress {job.name}") as progress:
+            manifest = run_batch(job, model, on_progress=progress.report)
         return BatchResult(output=job.output, manifest=manifest)
 
 

@@ -49,6 +49,11 @@ Purpose = Annotated[Literal["commercial", "research"], typer.Option(help="Declar
 Convert = Annotated[
     Literal["as-is", "dequantise"], typer.Option(help="dequantise turns GGUF into safetensors.")
 ]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(help="Take only files like this, e.g. '*Q4_K_M.gguf'; repeatable."),
+]
+Exclude = Annotated[list[str] | None, typer.Option(help="Leave out files like this; repeatable.")]
 ModelName = Annotated[str, typer.Argument(help="A name in models.yaml.")]
 ReleaseName = Annotated[str, typer.Argument(help="LINE@STAGE, e.g. licence-triage@production.")]
 
@@ -63,6 +68,9 @@ def init(
         str | None,
         typer.Option(help="DVC remote: a folder or s3://…. Default: dvc-remote beside DIRECTORY."),
     ] = None,
+    endpoint: Annotated[
+        str, typer.Option(help="URL of an S3 store that is not AWS. Default: AWS_ENDPOINT_URL.")
+    ] = "",
     json: Json = False,
 ) -> None:
     """Make a registry: git and DVC, the release graph, policies, a suite and a signing key."""
@@ -73,6 +81,7 @@ def init(
         registry=root,
         origin=(origin or root.with_name("origin.git")).absolute(),
         remote=remote or str(root.with_name("dvc-remote")),
+        endpoint=endpoint,
     )
     create_registry(config)
     console.show(config.model_dump(mode="json"), json, f"Registry made: {root}")
@@ -173,19 +182,61 @@ def doctor(
 
 
 @app.command()
+def gc(
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Remove; without it, only show.")
+    ] = False,
+    budget: Annotated[
+        str, typer.Option(help="Remove the least recently used until the store fits, e.g. 200GB.")
+    ] = "",
+    older_than: Annotated[str, typer.Option(help="Grace period: 30m, 12h, 1d, 2w.")] = "1d",
+    not_in_remote: Annotated[
+        bool, typer.Option("--not-in-remote", help="Also what cannot be restored from the remote.")
+    ] = False,
+    registry: Registry = None,
+    json: Json = False,
+) -> None:
+    """What this machine's store keeps and why, and what may go. The remote is never touched."""
+    from flows.collecting import collect_garbage, parse_config, tables
+    from pipelines.settings import load_settings
+
+    config = parse_config(budget, older_than, not_in_remote)
+    collected = collect_garbage(load_settings(registry), config, removing=remove)
+    if json:
+        console.show(collected.model_dump(mode="json"), True, "")
+        return
+    console.print_tables(tables(collected))
+
+
+@app.command()
 def add(
     reference: Annotated[str, typer.Argument(help="Where the weights come from.")],
     name: Annotated[str, typer.Option("--name", "-n", help="What to call them.")],
     purpose: Purpose = "commercial",
     convert: Convert = "as-is",
+    include: Include = None,
+    exclude: Exclude = None,
     registry: Registry = None,
     json: Json = False,
 ) -> None:
     """Resolve a reference once and add it to models.yaml; nothing is ingested yet."""
     from flows.adding import add_reference
+    from flows.parameters import ModelForm
+    from pipelines.models_file import DeclaredUse
+    from pipelines.references import check_name
     from pipelines.settings import load_settings
 
-    added = add_reference(load_settings(registry), reference, name, convert, purpose)
+    model = ModelForm.model_validate(
+        {
+            "name": check_name(name),
+            "reference": reference,
+            "convert": convert,
+            "include": include or (),
+            "exclude": exclude or (),
+        }
+    )
+    use = DeclaredUse.model_validate({"purpose": purpose})
+    added = add_reference(load_settings(registry), model, use)
     console.show(added, json, f"Added {name}: {added['reference']}")
 
 
@@ -196,6 +247,8 @@ def onboard(
     suite: Suites = None,
     purpose: Purpose = "commercial",
     convert: Convert = "as-is",
+    include: Include = None,
+    exclude: Exclude = None,
     registry: Registry = None,
     json: Json = False,
 ) -> None:
@@ -204,7 +257,15 @@ def onboard(
         from flows.onboard import onboard as flow
         from flows.parameters import ModelForm, UseForm
 
-        model = ModelForm.model_validate({"name": name, "reference": reference, "convert": convert})
+        model = ModelForm.model_validate(
+            {
+                "name": name,
+                "reference": reference,
+                "convert": convert,
+                "include": include or (),
+                "exclude": exclude or (),
+            }
+        )
         done = flow(model, tuple(suite or ()), UseForm.model_validate({"purpose": purpose}))
     _show_onboarded(done, json)
 

@@ -14,8 +14,9 @@ from flows.stage_tasks import flow_workspace, run_stage
 from flows.steps import verify_and_evaluate
 from pipelines.errors import ConfigError
 from pipelines.models_edit import add_model
-from pipelines.models_file import ModelEntry, load_models
+from pipelines.models_file import load_models
 from pipelines.references import Reference, check_name, parse_reference
+from pipelines.settings import Settings
 from pipelines.store.workspace import Workspace
 
 
@@ -57,10 +58,10 @@ def ensure_model(workspace: Workspace, model: ModelForm, use: UseForm) -> None:
     wanted = parse_reference(model.reference)
     known = models.models.get(model.name)
     if known is not None and _same_source(wanted, parse_reference(known.reference)):
-        entry = ModelEntry(reference=known.reference, convert=model.convert, dtype=model.dtype)
+        entry = model.entry(known.reference)
     else:
-        resolved = _resolve(wanted, workspace.settings.downloads)
-        entry = ModelEntry(reference=str(resolved), convert=model.convert, dtype=model.dtype)
+        resolved = _resolve(wanted, model, workspace.settings)
+        entry = model.entry(str(resolved))
 
     def add(root: Path) -> list[str]:
         add_model(root, model.name, entry, use.declared())
@@ -78,7 +79,10 @@ def _same_source(wanted: Reference, known: Reference) -> bool:
     return same and wanted.pin in ("", known.pin)
 
 
-def _resolve(reference: Reference, downloads: Path) -> Reference:
+def _resolve(reference: Reference, model: ModelForm, settings: Settings) -> Reference:
     from pipelines.sources.dispatch import resolve
+    from pipelines.sources.intake import Wanted
+    from pipelines.store.objects import ObjectStore
 
-    return resolve(reference, downloads)
+    wanted = Wanted(reference=reference, include=model.include, exclude=model.exclude)
+    return resolve(wanted, ObjectStore(settings.home))

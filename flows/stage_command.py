@@ -106,14 +106,15 @@ def run_stage(stage: str, item: str, start: Path) -> Path:
 
 def _ingest(run: StageRun) -> Path:
     from pipelines.ingest import IngestConfig, ingest
+    from pipelines.store.objects import ObjectStore
+    from pipelines.store.told import tell_dvc
 
     name, layout = run.item, run.layout
     model = entry(layout.root, "model", run.models.models, name)
-    config = IngestConfig(
-        name=name, entry=model, code_digest=run.code_digest, cache=run.home / "downloads"
-    )
+    config = IngestConfig(name=name, entry=model, code_digest=run.code_digest, home=run.home)
     with run.outputs(layout.weights(name), layout.origin(name)) as (weights, origin):
-        ingest(config, weights, origin)
+        record = ingest(config, weights, origin)
+    tell_dvc(layout.root, layout.weights(name), record.files, ObjectStore(run.home))
     return layout.origin(name)
 
 

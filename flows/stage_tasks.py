@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,16 +12,12 @@ from prefect import get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.guards import refuse_endless_restarts
+from flows.run_progress import RunProgress
 from pipelines.errors import CommandFailed, StageFailed, StageRefused
-from pipelines.progress import parse
 from pipelines.records import RecordT, read_record
 from pipelines.settings import load_settings
 from pipelines.store.dvc import StageOutcome
 from pipelines.store.workspace import Workspace, open_workspace
-
-LOG_INTERVAL_S = 10.0  # Prefect keeps every line in its database
-
-Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 _open: ContextVar[Workspace | None] = ContextVar("weighbridge_workspace", default=None)
 _OWN_MESSAGE = re.compile(r"^weighbridge: (.*)$", re.MULTILINE)  # as flows.console writes it
@@ -63,7 +57,8 @@ def run_stage(workspace: Workspace, instance: str) -> StageOutcome:
     """
     log = get_run_logger()
     try:
-        outcome = workspace.reproduce(instance, on_line=ProgressLog(log))
+        with RunProgress(log, f"progress {instance}") as progress:
+            outcome = workspace.reproduce(instance, on_line=progress)
     except CommandFailed as error:
         raise stage_error(instance, error) from error
     if outcome != "unchanged":
@@ -82,35 +77,6 @@ def stage_error(instance: str, error: CommandFailed) -> StageRefused | StageFail
         return error
     kind = StageRefused if _REFUSED.search(error.output) else StageFailed
     return kind(instance, messages[-1])
-
-
-class ProgressLog:
-    """Turns progress into log lines, one each LOG_INTERVAL_S for a piece of work.
-
-    Prefect sends log lines in the background, so a server that is away cannot fail the stage.
-    """
-
-    def __init__(self, log: Log) -> None:
-        self._log = log
-        self._shown_at: dict[str, float] = {}
-
-    def __call__(self, line: str) -> None:
-        """Take one line that a stage printed; what is no progress is kept for debugging."""
-        if (fields := parse(line)) is None:
-            self._log.debug("%s", line)
-            return
-        self.report(
-            float(fields["done"]), float(fields["total"]), str(fields["unit"]), str(fields["what"])
-        )
-
-    def report(self, done: float, total: float, unit: str, what: str) -> None:
-        """Take one report, as `pipelines.progress.report` does."""
-        now = time.monotonic()
-        if done < total and now - self._shown_at.get(what, -LOG_INTERVAL_S) < LOG_INTERVAL_S:
-            return
-        self._shown_at[what] = now
-        of = f" of {total:g}" if total else ""
-        self._log.info("%s: %g%s %s", what, done, of, unit)
 
 
 def evidence(workspace: Workspace, path: Path, kind: type[RecordT]) -> RecordT:

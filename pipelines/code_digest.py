@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import json
 import sys
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -46,12 +47,14 @@ def module_digests(entry: str) -> dict[str, str]:
         if path is None or module in found:
             continue
         tree = ast.parse(path.read_bytes())
-        names = _mentioned(tree, module, is_package=path.name == "__init__.py")
         _strip_docstrings(tree)
+        nodes = list(ast.walk(tree))
+        literals = _string_constants(nodes)
+        names = _mentioned(nodes, literals, module, is_package=path.name == "__init__.py")
         found[module] = sha256_bytes(ast.dump(tree).encode())
         waiting += sorted(names)
         waiting += _parents(module)
-        for literal in _string_constants(tree):
+        for literal in literals:
             data = path.parent / literal
             if _is_data_file(literal, data):
                 found[data.relative_to(PROJECT).as_posix()] = sha256_file(data)
@@ -132,10 +135,12 @@ def _parents(module: str) -> list[str]:
     return [".".join(parts[:count]) for count in range(1, len(parts))]
 
 
-def _mentioned(tree: ast.AST, module: str, *, is_package: bool) -> set[str]:
+def _mentioned(
+    nodes: Iterable[ast.AST], literals: set[str], module: str, *, is_package: bool
+) -> set[str]:
     """Modules of ours that the source imports anywhere, or names in a string (child processes)."""
     names: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -146,14 +151,14 @@ def _mentioned(tree: ast.AST, module: str, *, is_package: bool) -> set[str]:
                 source = ".".join([*parts[:kept], *([source] if source else [])])
             names.add(source)
             names.update(f"{source}.{alias.name}" for alias in node.names)
-    names.update(text for text in _string_constants(tree) if _module_path(text) is not None)
+    names.update(text for text in literals if _module_path(text) is not None)
     return names
 
 
-def _string_constants(tree: ast.AST) -> set[str]:
+def _string_constants(nodes: Iterable[ast.AST]) -> set[str]:
     return {
         node.value
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < 80
     }
 

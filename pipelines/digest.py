@@ -13,9 +13,7 @@ and the digest ``8e93ddd6391fb05423e98b54896b1aaf8f552fb2d5d515ce607e651897a8e57
 from __future__ import annotations
 
 import os
-import stat
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,23 +36,31 @@ def list_files(folder: Path) -> list[Path]:
     Raises WrongKindOfPath when `folder` is not a folder, or holds a link or a special file: a
     digest over a link would speak of bytes that lie elsewhere.
     """
+    return [Path(found) for found in files_by_name(folder).values()]
+
+
+def files_by_name(folder: Path) -> dict[str, str]:
+    """As `list_files`: the manifest's name of each file to its path, sorted by name."""
     if not folder.is_dir():
         raise WrongKindOfPath(folder, "a folder of weights")
-    found: list[Path] = []
-    for root, folders, names in os.walk(folder):
-        for name in [*folders, *names]:
-            path = Path(root, name)
-            mode = path.lstat().st_mode
-            if stat.S_ISREG(mode):
-                found.append(path)
-            elif not stat.S_ISDIR(mode):
-                raise WrongKindOfPath(path, "a regular file (links and devices are refused)")
-    names = [relative_name(folder, path) for path in found]
-    counts = Counter(names)
-    for path, name in zip(found, names, strict=True):
-        if counts[name] > 1:
-            raise WrongKindOfPath(path, "a name that differs from its neighbours in normal form")
-    return [path for _, path in sorted(zip(names, found, strict=True))]
+    found: dict[str, str] = {}
+    waiting = [(str(folder), "")]
+    while waiting:
+        root, prefix = waiting.pop()
+        with os.scandir(root) as entries:
+            for entry in entries:
+                name = unicodedata.normalize("NFC", prefix + entry.name)
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append((entry.path, f"{name}/"))
+                elif not entry.is_file(follow_symlinks=False):
+                    fact = "a regular file (links and devices are refused)"
+                    raise WrongKindOfPath(Path(entry.path), fact)
+                elif name in found:
+                    fact = "a name that differs from its neighbours in normal form"
+                    raise WrongKindOfPath(Path(entry.path), fact)
+                else:
+                    found[name] = entry.path
+    return dict(sorted(found.items()))
 
 
 def relative_name(folder: Path, path: Path) -> str:
@@ -75,7 +81,10 @@ def build_manifest(folder: Path, *, threads: int = 2) -> tuple[FileEntry, ...]:
 
 def weight_digest(files: Iterable[FileEntry]) -> str:
     """sha256 of the canonical manifest, as 64 lower-case hex digits."""
-    entries = sorted((entry.model_dump() for entry in files), key=lambda entry: entry["path"])
+    entries = [
+        {"path": entry.path, "size_bytes": entry.size_bytes, "sha256": entry.sha256}
+        for entry in sorted(files, key=lambda entry: entry.path)
+    ]
     return sha256_bytes(canonical_json({"files": entries}))
 
 

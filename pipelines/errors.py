@@ -5,6 +5,9 @@
     │   ├── DigestMismatch           bytes are not the bytes that were recorded
     │   ├── CodeDiffers              installed code is not the code the registry names
     │   ├── UnusableSource           a source whose files cannot be taken in as they are
+    │   │   ├── LinkInSource         a file that is a symbolic link in the publisher's repository
+    │   │   └── BadShardIndex        a shard index that names what does not lie beside it
+    │   ├── AddressCollision         two contents with one md5, which DVC could not tell apart
     │   ├── SmokeTestFailed          weights that load wrongly or answer with nonsense
     │   ├── NotVerified              weights without a passing verification
     │   ├── MalformedFile            a file that breaks the rules of its format
@@ -12,6 +15,7 @@
     │   ├── TemplateNotTrainable     a chat template that cannot show which text is the answer
     │   ├── TrainingRefused          a training whose result must not be used
     │   ├── AdapterForOtherBase      an adapter that was trained on other weights
+    │   ├── AdapterWithoutBase       an adapter whose base nobody has named
     │   ├── UnusableEvidence         evaluation results that cannot carry a decision
     │   ├── StageRefused             a stage of the release graph that said no
     │   ├── PromotionRefused         a release that its evidence does not support
@@ -43,11 +47,19 @@
         ├── CommandFailed            a program that we ran ended with an error
         ├── StageFailed              a stage of the release graph that could not be run
         ├── SourceNotFound           a reference that points at nothing
+        ├── SourceClosed             a source that does not let this machine in
+        ├── SourceUnreachable        a source that does not answer, or only with failures
         ├── SourceChanged            a reference whose bytes are not what was resolved
+        ├── WrongAnswer              a server that answers with something else than was asked for
+        ├── TransferCutOff           a file that did not come whole
         ├── Busy                     another process holds what this one needs
         ├── ServerUnreachable        a Prefect server that does not answer
         ├── RestartedTooOften        a flow run that crashes every time
         ├── NothingEvaluated         a nightly evaluation in which all failed
+        ├── RemoteFailed             a DVC remote that cannot be used
+        │   ├── BucketMissing
+        │   ├── KeysRefused
+        │   └── RemoteUnreachable
         ├── StoreFailed              an output location that cannot be read or written
         ├── JobNotFinished           a batch job that has no manifest yet
         └── NoSpaceLeft              a disk that is full
@@ -114,6 +126,40 @@ class UnusableSource(Refused):
 
     def __init__(self, reference: str, fact: str, remedy: str) -> None:
         super().__init__(f"{reference}: {fact}. {remedy}")
+
+
+class LinkInSource(UnusableSource):
+    """A file that is a symbolic link in its repository: what came is the name of another file."""
+
+    def __init__(self, reference: str, path: str, target: str) -> None:
+        super().__init__(
+            reference,
+            f"{path} is a symbolic link to {target!r}",
+            "Links are refused, as they can lead anywhere: take a revision in which the file "
+            "itself lies there, or leave this one out with --exclude.",
+        )
+
+
+class BadShardIndex(UnusableSource):
+    """A shard index that names a file outside its folder, or one that is not there."""
+
+    def __init__(self, reference: str, index: str, tensor: str, fact: str) -> None:
+        super().__init__(
+            reference,
+            f"{index}: the entry {tensor} {fact}",
+            "Take index and shards from one revision of the publisher's repository, all of them.",
+        )
+
+
+class AddressCollision(Refused):
+    """Two different contents with one md5: DVC's address could mean either."""
+
+    def __init__(self, md5: str, there: str, new: str) -> None:
+        super().__init__(
+            f"md5 {md5} is the address of sha256 {there} here and would be that of sha256 {new}. "
+            "Somebody made one of the two to be taken for the other: find out who published it, "
+            "and do not use either until you know."
+        )
 
 
 class SmokeTestFailed(Refused):
@@ -187,6 +233,28 @@ class AdapterForOtherBase(Refused):
             f"{adapter}: trained on {stated or 'weights that it does not name'}, and the base here "
             f"is sha256:{base_digest}. Use the base that it was trained on, or train it again."
         )
+
+
+class AdapterWithoutBase(Refused):
+    """An adapter whose base is not pinned, or cannot be told from what the adapter calls it."""
+
+    def __init__(self, reference: str, stated: str, candidates: Sequence[str] = ()) -> None:
+        says, remedy = "does not say what its base is", "Ask its publisher which it is, and add it"
+        if stated:
+            says = f"calls its base {stated!r}"
+            remedy = f"Add that model (`weighbridge add hf://{stated}@REVISION --name BASE`)"
+            if stated.startswith("sha256:"):
+                remedy = "Find the model with this weight digest (`weighbridge list`)"
+            elif stated.count("/") != 1 or stated.startswith((".", "/", "~")):
+                says += ", which is a path on the machine that trained it"
+                remedy = "Ask its publisher which model that was, and add it"
+        if candidates:
+            remedy = f"{', '.join(candidates)} of the registry are all of that name: choose one"
+        super().__init__(
+            f"{reference}: an adapter, which is of use with its base only; it {says}. {remedy}, "
+            "then add the adapter with `weighbridge add REFERENCE --name NAME --base BASE`."
+        )
+        self.stated, self.candidates = stated, tuple(candidates)
 
 
 class UnusableEvidence(Refused):
@@ -363,7 +431,8 @@ class BadReference(Misuse):
     def __init__(self, reference: str, fact: str) -> None:
         super().__init__(
             f"{reference!r} is not a model reference: {fact}. Known forms: "
-            "pypi://distribution==version, file:///folder, hf://organisation/name@revision."
+            "pypi://distribution==version, file:///folder, hf://organisation/name@revision, "
+            "s3://bucket/prefix, ollama://host/namespace/name:tag, ollama:///name:tag."
         )
 
 
@@ -466,6 +535,24 @@ class SourceNotFound(Failed):
         super().__init__(f"{reference}: {fact}. {remedy}")
 
 
+class SourceClosed(Failed):
+    """A source that does not let this machine in: keys or a token are absent, wrong or weak."""
+
+    def __init__(self, reference: str, fact: str, remedy: str) -> None:
+        super().__init__(f"{reference}: {fact}. {remedy}")
+
+
+class SourceUnreachable(Failed):
+    """A source that does not answer, or answers with failures for longer than is worth waiting."""
+
+    def __init__(self, reference: str, fact: str, remedy: str = "") -> None:
+        remedy = remedy or (
+            "Check the address and that this machine reaches it, then run the same command again: "
+            "what was fetched is kept."
+        )
+        super().__init__(f"{reference}: {fact}. {remedy}")
+
+
 class SourceChanged(Failed):
     """A reference whose bytes are not those it was resolved to."""
 
@@ -473,6 +560,28 @@ class SourceChanged(Failed):
         super().__init__(
             f"{reference}: resolved to {expected}, but the source now gives {actual}. Nothing was "
             "registered. If the new bytes are wanted, add them under a new name."
+        )
+
+
+class WrongAnswer(Failed):
+    """A server that answers with something else than was asked for; nothing of it was taken."""
+
+    def __init__(self, asked: str, server: str, fact: str) -> None:
+        super().__init__(
+            f"{asked}: {server} {fact}. A mirror or proxy is not faithful, or the file was "
+            "damaged there: mend it or go around it, then run the same command again; what was "
+            "fetched is kept."
+        )
+
+
+class TransferCutOff(Failed):
+    """A file that did not come whole."""
+
+    def __init__(self, file: str, came_bytes: int, size_bytes: int, fact: str = "") -> None:
+        said = f" ({fact})" if fact else ""
+        super().__init__(
+            f"{file}: {came_bytes} of {size_bytes} bytes came, then the source broke off{said}. "
+            "Run the same command again: what came is kept, and only the rest is fetched."
         )
 
 
@@ -513,6 +622,45 @@ class NothingEvaluated(Failed):
             f"nothing was evaluated, all {len(failures)} that were due failed: "
             f"{'; '.join(failures)}. Mend the first cause and run the flow again."
         )
+
+
+class RemoteFailed(Failed):
+    """A DVC remote that cannot be used; nothing was made or changed."""
+
+
+class BucketMissing(RemoteFailed):
+    """A bucket that is not there."""
+
+    def __init__(self, url: str, endpoint: str) -> None:
+        super().__init__(
+            f"{url}: there is no such bucket{_at(endpoint)}. Make it (`aws s3 mb`), or correct the "
+            "name of the remote; buckets are never made for you."
+        )
+
+
+class KeysRefused(RemoteFailed):
+    """Credentials that are absent, wrong, expired or without the permission that is needed."""
+
+    def __init__(self, url: str, endpoint: str, fact: str) -> None:
+        super().__init__(
+            f"{url}: access was refused{_at(endpoint)}: {fact}. Give keys that may list, read, "
+            "write and delete there: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile "
+            "in AWS_PROFILE."
+        )
+
+
+class RemoteUnreachable(RemoteFailed):
+    """An endpoint that does not answer, or not as S3 does."""
+
+    def __init__(self, url: str, endpoint: str, fact: str) -> None:
+        super().__init__(
+            f"{url}: no use can be made of the store{_at(endpoint)}: {fact}. Check the endpoint "
+            "(--endpoint, or AWS_ENDPOINT_URL) and that this machine reaches it, then run again."
+        )
+
+
+def _at(endpoint: str) -> str:
+    return f" at {endpoint}" if endpoint else ""
 
 
 class StoreFailed(Failed):

@@ -14,6 +14,20 @@ from pydantic import Field
 from pipelines.canonical import Frozen
 from pipelines.verification.gguf_header import Scalar, read_gguf
 
+_PRE_TOKENIZERS_WITH_BOS = (
+    "llama3",
+    "llama-v3",
+    "llama-bpe",
+    "falcon3",
+    "falcon-h1",
+    "pixtral",
+    "midm-2.0",
+    "lfm2",
+    "jina-v5-nano",
+    "tekken",
+    "chameleon",
+)
+
 
 class GgufFacts(Frozen):
     """Metadata of one GGUF file; '' and None where the file is silent."""
@@ -32,6 +46,8 @@ class GgufFacts(Frozen):
     eos_id: int | None = None
     tensors: dict[str, int] = Field(description="tensor type to number of tensors")
     parameters: int = Field(description="number of scalar weights in all tensors")
+    split_count: int = Field(default=1, description="number of files that the model lies in")
+    size_bytes: int = 0
 
 
 def read_facts(path: Path) -> GgufFacts:
@@ -53,11 +69,13 @@ def read_facts(path: Path) -> GgufFacts:
         context_length=_number(keys, f"{architecture}.context_length"),
         chat_template=_text(keys, "tokenizer.chat_template"),
         tokenizer_model=_text(keys, "tokenizer.ggml.model"),
-        adds_bos=_adds_bos(keys),
+        adds_bos=says_bos(keys),
         bos_id=_number(keys, "tokenizer.ggml.bos_token_id"),
         eos_id=_number(keys, "tokenizer.ggml.eos_token_id"),
         tensors=header.histogram(),
         parameters=sum(tensor.elements for tensor in header.tensors),
+        split_count=_number(keys, "split.count") or 1,
+        size_bytes=path.stat().st_size,
     )
 
 
@@ -71,9 +89,15 @@ def _number(keys: Mapping[str, Scalar], key: str) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _adds_bos(keys: Mapping[str, Scalar]) -> bool | None:
-    """The file's own word, else llama.cpp's default: SentencePiece vocabularies add BOS."""
+def says_bos(keys: Mapping[str, Scalar]) -> bool | None:
+    """Whether text must start with BOS: the file's own word, else llama.cpp's default.
+
+    SentencePiece vocabularies add BOS; byte-level ones do for some pre-tokenizers
+    (llama.cpp, src/llama-vocab.cpp, llama_vocab::impl::load).
+    """
     stated = keys.get("tokenizer.ggml.add_bos_token")
     if isinstance(stated, bool):
         return stated
+    if _text(keys, "tokenizer.ggml.pre") in _PRE_TOKENIZERS_WITH_BOS:
+        return True
     return {"llama": True, "gpt2": False}.get(_text(keys, "tokenizer.ggml.model"))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipelines.adapters import adapter_base
 from pipelines.canonical import Frozen, canonical_json, sha256_bytes, write_bytes, write_record
 from pipelines.digest import FileEntry, build_manifest, weight_digest
 from pipelines.errors import NoSpaceLeft, SmokeTestFailed, UnusableSource, is_disk_full
@@ -16,8 +17,11 @@ from pipelines.model_card import CardFacts, model_card, tensor_types
 from pipelines.models_file import ModelEntry
 from pipelines.records import Ancestor, Derivation, LicenceClaim, ManifestRecord
 from pipelines.references import parse_reference
-from pipelines.sources.dispatch import fetch
-from pipelines.sources.intake import Fetched, scratch
+from pipelines.smoke.plan import plan
+from pipelines.smoke.result import not_run
+from pipelines.sources.dispatch import Fetched, fetch
+from pipelines.sources.intake import Wanted, scratch
+from pipelines.store.objects import ObjectStore
 from pipelines.verification.findings import listed
 
 _AS_IT_IS = (
@@ -27,12 +31,12 @@ _AS_IT_IS = (
 
 
 class IngestConfig(Frozen):
-    """One model from outside; `cache` keeps downloads for the next try."""
+    """One model from outside; `home` is the machine's, with its store and downloads."""
 
     name: str
     entry: ModelEntry
     code_digest: str
-    cache: Path
+    home: Path
     smoke_limit_bytes: int = 8 * 1024**3
 
 
@@ -42,27 +46,29 @@ def ingest(config: IngestConfig, weights_out: Path, origin_out: Path) -> Manifes
     `weights_out` (new) receives weights, configuration and tokenizer and nothing else;
     `origin_out` (new) receives manifest.json, model_card.md, smoke.json, licence texts under
     licences/, the publisher's own papers under publisher/, and gguf.json for GGUF files. On any
-    error both may be half-filled, and the caller drops them; what was downloaded stays in the
-    cache.
+    error both may be half-filled, and the caller drops them; what was fetched stays in the store.
+    Files that are kept as they are are links to the store's objects.
 
     Raises SourceNotFound, SourceChanged, UnusableSource, WrongKindOfPath or CommandFailed for the
-    source, MalformedFile and SmokeTestFailed for the weights, and NoSpaceLeft.
+    source, MalformedFile and SmokeTestFailed for the weights, AdapterWithoutBase or
+    AdapterForOtherBase for an adapter, and NoSpaceLeft.
     """
-    config.cache.mkdir(parents=True, exist_ok=True)
     origin_out.mkdir()
     with no_space_named(weights_out.parent):
         with _place(config, weights_out) as model:
-            reference = parse_reference(config.entry.reference)
-            fetched = fetch(reference, config.cache, model, origin_out)
+            fetched = fetch(_wanted(config.entry), ObjectStore(config.home), model, origin_out)
             ggufs = _gguf_facts(config, model, fetched)
             tensor_types(model)  # refuses a malformed header before a loader sees it
-            done = load_and_try(_work(config, model, weights_out, ggufs))
+            base = adapter_base(config.entry, model)
+            done = _load(config, model, weights_out, ggufs, base)
         if done.problem:
             raise UnusableSource(config.entry.reference, done.problem, _AS_IT_IS)
         if done.smoke.outcome == "failed":
             raise SmokeTestFailed(config.name, done.smoke.problems)
         files = fetched.files if done.conversion is None else build_manifest(weights_out)
         record = _record(config, files, fetched, ggufs, done)
+        if base is not None:
+            record = record.model_copy(update={"pedigree": (base,)})
         smoke = done.smoke.model_copy(update={"weight_digest": record.weight_digest})
         facts = CardFacts(
             gguf=ggufs,
@@ -72,6 +78,11 @@ def ingest(config: IngestConfig, weights_out: Path, origin_out: Path) -> Manifes
         )
         _write(record, facts, origin_out)
     return record
+
+
+def _wanted(entry: ModelEntry) -> Wanted:
+    reference = parse_reference(entry.reference)
+    return Wanted(reference=reference, include=entry.include, exclude=entry.exclude)
 
 
 @contextmanager
@@ -92,9 +103,9 @@ def _place(config: IngestConfig, weights_out: Path) -> Iterator[Path]:
     Held by one process at a time: a second ingest of the same model waits for the first.
     """
     key = sha256_bytes(f"{config.name} {config.entry.model_dump_json()}".encode())
-    with exclusive(config.cache / "locks" / f"{key}.lock", f"ingest of {config.name}"):
+    with exclusive(config.home / "downloads" / "locks" / f"{key}.lock", f"ingest of {config.name}"):
         if config.entry.convert == "dequantise":
-            with scratch(config.cache / "scratch" / key) as folder:
+            with scratch(config.home / "downloads" / "scratch" / key) as folder:
                 yield folder
         else:
             weights_out.mkdir()
@@ -111,6 +122,27 @@ def _gguf_facts(config: IngestConfig, model: Path, fetched: Fetched) -> dict[str
             _AS_IT_IS,
         )
     return {name: read_facts(model / name) for name in names}
+
+
+def _load(
+    config: IngestConfig,
+    model: Path,
+    weights_out: Path,
+    ggufs: dict[str, GgufFacts],
+    base: Ancestor | None,
+) -> Done:
+    """Convert and try in a child process; none is started when there is nothing to load."""
+    if base is not None:
+        return Done(smoke=not_run(f"an adapter; its base is {base.name}"))
+    work = _work(config, model, weights_out, ggufs)
+    if work.gguf:
+        return load_and_try(work)
+    planned = plan(model, ggufs, config.smoke_limit_bytes)
+    if planned.reason:
+        return Done(smoke=not_run(planned.reason))
+    return load_and_try(
+        work.model_copy(update={"try_gguf": planned.gguf, "adds_bos": planned.adds_bos})
+    )
 
 
 def _work(

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from pipelines.canonical import Frozen
 from pipelines.dequantise import CannotDequantise, Conversion, Dtype, dequantise
-from pipelines.smoke import SmokeResult, smoke_test
+from pipelines.smoke.result import SmokeResult, not_run
+from pipelines.smoke.run import smoke_test
 from pipelines.subprocesses import run_module, serve
 
 _ENVIRONMENT = {
@@ -29,6 +30,7 @@ class Work(Frozen):
 
     model: Path
     gguf: str = ""  # with a name, this file is dequantised into `out`
+    try_gguf: str = ""  # with a name, this file is kept as it is and tried
     out: Path
     dtype: Dtype = "bfloat16"
     context_length: int | None = None
@@ -41,7 +43,7 @@ class Done(Frozen):
 
     problem: str = ""
     conversion: Conversion | None = None
-    smoke: SmokeResult = SmokeResult(outcome="not run", reason="not reached")
+    smoke: SmokeResult = not_run("not reached")
 
 
 def load_and_try(work: Work) -> Done:
@@ -50,20 +52,27 @@ def load_and_try(work: Work) -> Done:
 
 
 def _answer(request: bytes) -> dict[str, object]:
-    return _do(Work.model_validate_json(request)).model_dump(mode="json")
+    return work_here(Work.model_validate_json(request)).model_dump(mode="json")
 
 
-def _do(work: Work) -> Done:
+def work_here(work: Work) -> Done:
+    """Do the work in this process: loads torch, and memory is not given back."""
     conversion = None
-    if work.gguf:
+    if work.gguf or work.try_gguf:
         _parse_once()
+    if work.gguf:
         try:
             conversion = dequantise(
                 work.model / work.gguf, work.out, work.dtype, work.context_length
             )
         except CannotDequantise as error:
             return Done(problem=f"{work.gguf} cannot be dequantised: {error}")
-    smoke = smoke_test(work.out, adds_bos=work.adds_bos, limit_bytes=work.smoke_limit_bytes)
+    smoke = smoke_test(
+        work.out,
+        adds_bos=work.adds_bos,
+        limit_bytes=work.smoke_limit_bytes,
+        gguf=work.try_gguf,
+    )
     return Done(conversion=conversion, smoke=smoke)
 
 

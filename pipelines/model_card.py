@@ -13,11 +13,12 @@ from pathlib import Path
 from pipelines.canonical import Frozen
 from pipelines.gguf_facts import GgufFacts
 from pipelines.records import Derivation, LicenceClaim, ManifestRecord
-from pipelines.smoke import SmokeResult
+from pipelines.smoke.result import SmokeResult
 from pipelines.verification.safetensors_header import read_safetensors
 
 _MAX_LISTED = 40
 _MAX_TEXT = 200
+_ERROR_KEYS = ("expansion_", "rounding_", "largest_")
 
 
 class CardFacts(Frozen):
@@ -82,12 +83,33 @@ def _made(derivation: Derivation | None, facts: CardFacts) -> str:
     source = ", ".join(_code(entry.path) for entry in derivation.source_files)
     types = _histogram(facts.gguf[derivation.source_files[0].path].tensors)
     tools = ", ".join(f"{tool} {version}" for tool, version in derivation.tools.items())
-    settings = ", ".join(f"{key} {value}" for key, value in derivation.settings.items())
+    said = derivation.settings
+    settings = ", ".join(
+        f"{key} {value}" for key, value in said.items() if not key.startswith(_ERROR_KEYS)
+    )
     return (
         "## How these bytes were made\n\n"
         f"Dequantised from {source} ({types}): {_bits(facts, derivation)}, so they are **not "
         "bit-equal to the publisher's original weights**. Each block was expanded in float32 and "
-        f"rounded to the type below. Settings: {settings}. Tools: {tools}."
+        f"rounded to the type below. Settings: {settings}. Tools: {tools}.{_error(derivation)}"
+    )
+
+
+def _error(derivation: Derivation) -> str:
+    """How far what was written may be, and is, from what the GGUF file says."""
+    said = derivation.settings
+    if "largest_absolute_difference" not in said:
+        return ""
+    kinds = ", ".join(
+        f"{key.removeprefix('expansion_')} {value}"
+        for key, value in said.items()
+        if key.startswith("expansion_")
+    )
+    return (
+        f"\n\nExpansion to float32: {kinds}. Rounding changes a value by at most "
+        f"{said['rounding_relative_bound']:.2g} of itself; over all tensors, the largest "
+        f"difference that it made is {said['largest_absolute_difference']:.3g}, and relative to "
+        f"the value {said['largest_relative_difference']:.3g}."
     )
 
 
@@ -132,12 +154,14 @@ def _smoke(smoke: SmokeResult) -> str:
     if smoke.outcome == "not run":
         return f"## Smoke test\n\nNot run: {_code(smoke.reason)}."
     lines = [
-        f"## Smoke test\n\n{smoke.outcome.capitalize()}: logits finite, no endless repetition, "
-        "BOS and EOS as the configuration says. Greedy continuations:\n",
-        "| prompt | continuation |",
-        "|---|---|",
+        f"## Smoke test\n\n{smoke.outcome.capitalize()}, tried as {smoke.tested or 'causal'}: it "
+        "loads whole, its numbers are finite, and what its kind is tried for (docs/families.md) "
+        "holds.\n"
     ]
-    lines += [f"| {_code(a.prompt)} | {_code(a.completion)} |" for a in smoke.answers]
+    lines += [f"- {_code(seen)}" for seen in smoke.observations]
+    if smoke.answers:
+        lines += ["\nGreedy decoding:\n", "| input | output |", "|---|---|"]
+        lines += [f"| {_code(a.prompt)} | {_code(a.completion)} |" for a in smoke.answers]
     return "\n".join(lines)
 
 

@@ -39,12 +39,25 @@ class DeclaredUse(Frozen):
     trains_other_models: bool = False
 
 
+class Base(Frozen):
+    """The weights that an adapter from outside changes, pinned by digest."""
+
+    name: Name
+    digest: Digest
+
+
 class ModelEntry(Frozen):
-    """Weights from outside."""
+    """Weights from outside; `include` and `exclude` are patterns over the source's file names.
+
+    `base` is for adapters, and only for them.
+    """
 
     reference: str
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
     convert: Literal["as-is", "dequantise"] = "as-is"
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    base: Base | None = None
 
     @model_validator(mode="after")
     def _reference_is_resolved(self) -> Self:
@@ -105,6 +118,7 @@ class ModelsFile(Frozen):
             "evaluations": {entry.model for entry in self.evaluations.values()},
             "gates": set(self.gates) | {entry.baseline.name for entry in self.gates.values()},
             "tunings": {entry.base for entry in self.tunings.values()},
+            "models": {entry.base.name for entry in self.models.values() if entry.base},
         }
         for where, names in asked.items():
             if unknown := names - weights:

@@ -14,12 +14,19 @@ SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
 COMMIT_PATTERN = re.compile(r"[0-9a-f]{40}")
 _PYPI = re.compile(r"(?P<where>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<revision>[A-Za-z0-9.+!]+)")
 _HUB = re.compile(r"(?P<where>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+)")
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_OLLAMA = re.compile(r"(?P<where>([\w.-]+(:\d+)?)?/([\w.-]+/)?[\w.-]+)(:(?P<revision>[\w.-]+))?")
+_JOINTS = {"pypi": "==", "hf": "@", "file": "", "s3": "", "ollama": ":"}
 
 
 class Reference(Frozen):
-    """A parsed reference; `pin` is the digest that a moving source was resolved to, or ''."""
+    """A parsed reference; `pin` is the digest that a moving source was resolved to, or ''.
 
-    scheme: Literal["pypi", "file", "hf"]
+    The pin is the wheel's sha256 (pypi), the manifest's (ollama), or the weight digest of what is
+    taken (file, s3). hf needs none: a commit names its files.
+    """
+
+    scheme: Literal["pypi", "file", "hf", "s3", "ollama"]
     where: str
     revision: str = ""
     pin: str = ""
@@ -32,10 +39,9 @@ class Reference(Frozen):
         return bool(self.pin)
 
     def __str__(self) -> str:
-        joint = {"pypi": "==", "hf": "@", "file": ""}[self.scheme]
         pin = f"#sha256={self.pin}" if self.pin else ""
-        where = quote(self.where) if self.scheme == "file" else self.where
-        return f"{self.scheme}://{where}{joint}{self.revision}{pin}"
+        where = quote(self.where) if self.scheme in ("file", "s3") else self.where
+        return f"{self.scheme}://{where}{_JOINTS[self.scheme]}{self.revision}{pin}"
 
 
 def parse_reference(text: str) -> Reference:
@@ -58,6 +64,16 @@ def parse_reference(text: str) -> Reference:
         if match := _HUB.fullmatch(rest):
             return Reference(scheme="hf", pin=pin, **match.groupdict())
         raise BadReference(text, "it needs organisation/name@revision")
+    if scheme == "s3":
+        where = unquote(rest).rstrip("/")
+        if not _BUCKET.fullmatch(where.partition("/")[0]):
+            raise BadReference(text, "it needs a bucket and a prefix (s3://bucket/prefix)")
+        return Reference(scheme="s3", where=where, pin=pin)
+    if scheme == "ollama":
+        if match := _OLLAMA.fullmatch(rest):
+            tag = match["revision"] or "latest"
+            return Reference(scheme="ollama", where=match["where"], revision=tag, pin=pin)
+        raise BadReference(text, "it needs host/name:tag, or /name:tag for the local store")
     raise BadReference(text, f"the scheme {scheme!r} is not known")
 
 

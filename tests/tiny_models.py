@@ -23,8 +23,7 @@ def make_tiny_llama(folder: Path, seed: int = 1) -> Any:
     token, which the smoke test rightly refuses.
     """
     import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -42,18 +41,30 @@ def make_tiny_llama(folder: Path, seed: int = 1) -> Any:
     )
     model = LlamaForCausalLM(config)
     model.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return model
+
+
+def byte_tokenizer(**tokens: Any) -> Any:
+    """The tokenizer of `byte_tokens`; `tokens` are more special tokens, added at the end."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
     vocabulary = {token: number for number, token in enumerate(byte_tokens())}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[("h", "e")]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="<|endoftext|>"
-    ).save_pretrained(folder)
-    return model
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="<|endoftext|>", **tokens
+    )
 
 
-def write_tiny_gguf(path: Path, model: Any) -> None:
-    """Write the model as GGUF: its embedding in blocks of Q8_0, the rest in F32."""
+def write_tiny_gguf(path: Path, model: Any, *, adds_bos: bool = False) -> None:
+    """Write the model as GGUF: its embedding in blocks of Q8_0, the rest in F32.
+
+    With `adds_bos` the file says that text must start with BOS, and the tokenizer that
+    transformers makes of it does not add one: the fault of a real Gemma file.
+    """
     import gguf
 
     config = model.config
@@ -77,7 +88,7 @@ def write_tiny_gguf(path: Path, model: Any) -> None:
     writer.add_token_merges(["h e"])
     writer.add_bos_token_id(BOS)
     writer.add_eos_token_id(EOS)
-    writer.add_add_bos_token(False)
+    writer.add_add_bos_token(adds_bos)
     writer.add_chat_template("{% for m in messages %}{{ m['content'] }}{% endfor %}")
     for name, tensor in model.state_dict().items():
         data = tensor.float().numpy()

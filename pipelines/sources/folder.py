@@ -1,4 +1,4 @@
-"""file:// — weights in a local folder.
+"""file:// — weights in a local folder, or a single file of weights.
 
 The pin is the weight digest of what is taken from the folder (weights, configuration, tokenizer),
 so that an ingest as-is has the pin itself as its weight digest.
@@ -6,69 +6,67 @@ so that an ingest as-is has the pin itself as its weight digest.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from pipelines.canonical import sha256_file
-from pipelines.digest import FileEntry, list_files, relative_name, weight_digest
-from pipelines.errors import SourceChanged, SourceNotFound
-from pipelines.records import LicenceClaim
+from pipelines.digest import files_by_name
+from pipelines.errors import SourceNotFound
 from pipelines.references import Reference
-from pipelines.sources import intake
-from pipelines.sources.claims import keep_text
+from pipelines.sources.selection import WEIGHT_PATTERNS, Selection, select
+from pipelines.store.receiving import Offer, Plain, Reader
 
 
-def resolve(reference: Reference) -> Reference:
-    """Pin a folder to the weight digest of its model files.
+class FolderSource:
+    """The files of one folder, or one file alone.
 
-    Raises SourceNotFound when there is no such folder, WrongKindOfPath for a file or a link, and
-    UnusableSource when it holds no weights.
+    Raises SourceNotFound when there is nothing at the path, and WrongKindOfPath for a link, a
+    device, or a file that is no weights.
     """
-    paths, selection = _listing(reference)
-    meter = intake.Meter(f"hash {reference.where}", _size(paths, selection.model))
-    files: list[FileEntry] = []
-    for name in selection.model:
-        size = paths[name].stat().st_size
-        files.append(FileEntry(path=name, size_bytes=size, sha256=sha256_file(paths[name])))
-        meter.add(size)
-    return reference.model_copy(update={"pin": weight_digest(files)})
+
+    streams = 2  # two large files at a time, each hashed by two threads
+    remote = False
+
+    def __init__(self, reference: Reference) -> None:
+        self.reference = reference
+        self._paths = _paths(reference)
+        said = str(reference)
+        self.offers: Mapping[str, Offer] = {
+            name: _offer(said, name, path) for name, path in self._paths.items()
+        }
+
+    def select(self, paths: Sequence[str]) -> Selection:
+        """As every source does."""
+        return select(paths)
+
+    def placed(self, path: str, selection: Selection) -> str:
+        """Files keep their names."""
+        return path
+
+    @contextmanager
+    def open_at(self, offer: Offer, offset: int) -> Iterator[Reader]:
+        """Open the file itself: a link put there after the listing is not followed."""
+        descriptor = os.open(self._paths[offer.path], os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            yield Plain(descriptor)
+        finally:
+            os.close(descriptor)
 
 
-def fetch(reference: Reference, model: Path, origin: Path) -> intake.Fetched:
-    """Copy the folder's model files into `model`, its texts under `origin`.
-
-    Raises as `resolve` does, and SourceChanged when the copied bytes are not those of the pin.
-    """
-    paths, selection = _listing(reference)
-    total = _size(paths, selection.model)
-    intake.require_space(model.parent, total)
-    meter = intake.Meter(f"copy {reference.where}", total)
-    files: list[FileEntry] = []
-    for name in selection.model:
-        with intake.open_plain(paths[name]) as stream:
-            entry = intake.copy_in(stream, model / name)
-        files.append(entry.model_copy(update={"path": name}))
-        meter.add(entry.size_bytes)
-    if (actual := weight_digest(files)) != reference.pin:
-        raise SourceChanged(str(reference), reference.pin, actual)
-    claims: list[LicenceClaim] = []
-    for name in (*selection.licences, *selection.papers):
-        with intake.open_plain(paths[name]) as stream:
-            claims += keep_text(str(reference), name, stream, origin)
-    return intake.Fetched(files=tuple(files), licences=tuple(claims), left_out=selection.left_out)
-
-
-def _listing(reference: Reference) -> tuple[dict[str, Path], intake.Selection]:
-    folder = Path(reference.where)
-    if not folder.exists():
+def _paths(reference: Reference) -> dict[str, str]:
+    where = Path(reference.where)
+    if not where.exists():
         raise SourceNotFound(str(reference), "there is no such folder", "Check the path.")
-    found = list_files(folder)
-    # Checked before they become keys: two names may be one after normalisation.
-    intake.check_names(str(reference), (path.relative_to(folder).as_posix() for path in found))
-    paths = {relative_name(folder, path): path for path in found}
-    selection = intake.select(paths)
-    intake.require_weights(str(reference), selection)
-    return paths, selection
+    if where.is_file() and where.suffix in {Path(name).suffix for name in WEIGHT_PATTERNS}:
+        return {where.name: str(where)}
+    return files_by_name(where)
 
 
-def _size(paths: dict[str, Path], names: tuple[str, ...]) -> int:
-    return sum(paths[name].stat().st_size for name in names)
+def _offer(reference: str, name: str, path: str) -> Offer:
+    """The key holds what changes with a file's contents: its inode's times, to the nanosecond."""
+    status = os.lstat(path)
+    times = f"{status.st_mtime_ns}:{status.st_ctime_ns}"
+    key = f"file://{path}#{status.st_dev}:{status.st_ino}:{status.st_size}:{times}"
+    return Offer(reference, name, status.st_size, key)

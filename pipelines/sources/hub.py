@@ -1,179 +1,171 @@
-"""hf:// — weights on a Hugging Face Hub, or a server that speaks its protocol (HF_ENDPOINT).
+"""hf:// — a repository on a Hugging Face Hub, or on a mirror of it (HF_ENDPOINT).
 
-Downloads go through the real client; the identity check is ours. The client compares sizes only:
-a mirror that serves other bytes of the same size would go unnoticed. Every file is compared with
-what the repository's tree says of that commit: the sha256 of large files (LFS), the git blob id
-(sha1 of ``blob SIZE\\0`` and the bytes) of small ones. A server that also forges the tree is not
-caught here: then only the weight digest, compared with another source's, tells.
+The Hub's client lists and authenticates; the transfers are ours, because the client checks sizes
+only and loses what came when it is killed. Every byte is checked against the tree of the commit:
+LFS objects by their sha256, small files by their git blob id. The tree itself comes from the Hub
+or mirror: whoever controls that can state other digests. A signature, or a second source with the
+same weight digest, guards against it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Iterator
+import io
+import posixpath
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
-from pipelines.digest import FileEntry
-from pipelines.errors import BadReference, SourceChanged, SourceNotFound
-from pipelines.records import LicenceClaim
-from pipelines.references import COMMIT_PATTERN, Reference
-from pipelines.sources import intake
-from pipelines.sources.claims import keep_text
+from pipelines.errors import LinkInSource, SourceNotFound, WrongAnswer
+from pipelines.references import COMMIT_PATTERN, SHA256_PATTERN, Reference
+from pipelines.sources.hub_answers import endpoint, named_errors, request_headers, timeout_s
+from pipelines.sources.hub_transfer import open_from
+from pipelines.sources.resuming import ResumingReader
+from pipelines.sources.selection import Selection, select
+from pipelines.store.receiving import Offer, Reader, Stated, git_blob_sha1
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
-_GATED = (
-    "Accept the model's terms on its page, then set HF_TOKEN to a token of an account that may "
-    "read it."
-)
-_LATER = "Run the same command again later: what was fetched is kept."
+_LONGEST_LINK_BYTES = 4096  # PATH_MAX
+_CONTROL = re.compile(r"[\x00-\x1f]")
 
 
 def resolve(reference: Reference) -> Reference:
-    """Resolve a branch or tag to the commit that it names now.
+    """Resolve a branch, a tag or the start of a commit id to the commit that it names now.
 
-    Raises SourceNotFound for an absent or closed repository, an absent revision, or a Hub that
-    cannot be reached.
+    Raises SourceNotFound for what is not there, SourceClosed for what this machine may not see,
+    SourceUnreachable for a Hub that does not answer, WrongAnswer for what is no Hub.
     """
+    from huggingface_hub import HfApi
+
     if reference.resolved:
         return reference
-    with _named_errors(reference):
-        commit = _client().repo_info(reference.where, revision=reference.revision).sha
-    if commit is None or not COMMIT_PATTERN.fullmatch(commit):
-        raise SourceNotFound(str(reference), f"the Hub names no commit for it ({commit!r})")
-    return reference.model_copy(update={"revision": commit})
+    with _understood(reference), named_errors(reference):
+        client = HfApi(endpoint=endpoint(), headers=request_headers())
+        info = client.repo_info(reference.where, revision=reference.revision, timeout=timeout_s())
+    if info.sha is None or not COMMIT_PATTERN.fullmatch(info.sha):
+        raise SourceNotFound(str(reference), f"the Hub names no commit for it ({info.sha!r})")
+    return reference.model_copy(update={"revision": info.sha})
 
 
-def fetch(reference: Reference, cache: Path, model: Path, origin: Path) -> intake.Fetched:
-    """Download the commit's model files, check each, and copy them into `model`.
+class HubSource:
+    """The files of one commit. Raises as `resolve` does, and WrongAnswer for a broken listing."""
 
-    Finished files stay in `cache` and are checked again when they are reused. Raises as `resolve`
-    does, and SourceChanged for a file whose bytes are not those of the commit.
-    """
-    tree = _tree(reference)
-    intake.check_names(str(reference), tree)
-    selection = intake.select(tree)
-    intake.require_weights(str(reference), selection)
-    total = sum(tree[name].size for name in selection.model)
-    intake.require_space(model.parent, total)
-    meter = intake.Meter(f"download {reference.where}", total)
-    files: list[FileEntry] = []
-    for name in selection.model:
-        entry = _take(reference, tree[name], cache, model / name)
-        files.append(entry.model_copy(update={"path": name}))
-        meter.add(entry.size_bytes)
-    claims: list[LicenceClaim] = []
-    with intake.scratch(origin / ".fetched") as folder:
-        for name in (*selection.licences, *selection.papers):
-            _take(reference, tree[name], cache, folder / name)
-            with (folder / name).open("rb") as stream:
-                claims += keep_text(str(reference), name, stream, origin)
-    return intake.Fetched(files=tuple(files), licences=tuple(claims), left_out=selection.left_out)
+    remote = True
+    streams = 8  # a distant server gives each connection only so much
 
+    def __init__(self, reference: Reference) -> None:
+        self.reference = reference
+        offers: dict[str, Offer] = {}
+        for file in _tree(reference):
+            if file.path in offers:
+                raise WrongAnswer(str(reference), endpoint(), f"lists {file.path!r} twice")
+            offers[file.path] = _offer(reference, file)
+        self.offers: Mapping[str, Offer] = offers
 
-def _client() -> HfApi:
-    from huggingface_hub import HfApi
-    from huggingface_hub.utils.tqdm import disable_progress_bars
+    def select(self, paths: Sequence[str]) -> Selection:
+        """As every source does."""
+        return select(paths)
 
-    disable_progress_bars()  # progress is reported in our own form
-    # Named here because the client reads HF_ENDPOINT once, when it is first imported.
-    return HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
+    def placed(self, path: str, selection: Selection) -> str:
+        """Files keep their names."""
+        return path
 
+    @contextmanager
+    def open_at(self, offer: Offer, offset: int) -> Iterator[Reader]:
+        """The file's bytes from `offset` on, through interruptions.
 
-def _tree(reference: Reference) -> dict[str, RepoFile]:
-    """Every file of the commit, by path, with the digests that the Hub states."""
-    from huggingface_hub.hf_api import RepoFile
+        Raises LinkInSource for a file that is a link in git.
+        """
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # the root
 
-    with _named_errors(reference):
-        entries = _client().list_repo_tree(
-            reference.where, recursive=True, revision=reference.revision
+        reference = self.reference
+        url = hf_hub_url(
+            reference.where, offer.path, revision=reference.revision, endpoint=endpoint()
         )
-        return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
+        ask = partial(open_from, reference, url, offer)
+        with ResumingReader(offer, offset, ask, transient=(HTTPError,)) as stream:
+            if offset or offer.size_bytes > _LONGEST_LINK_BYTES:
+                yield stream
+            else:
+                yield io.BytesIO(self._no_link(offer, stream))
+
+    def _no_link(self, offer: Offer, stream: Reader) -> bytes:
+        """All bytes of a very small file, refused when they are but the name of another one.
+
+        The Hub's tree does not tell links from files: git keeps a link as a file whose contents
+        are its target, and that is what the Hub serves.
+        """
+        data = bytearray(offer.size_bytes + 1)
+        view, size = memoryview(data), 0
+        while size < len(data) and (count := stream.readinto(view[size:])):
+            size += count
+        target = _link_target(bytes(view[:size]))
+        inside = posixpath.normpath(posixpath.join(posixpath.dirname(offer.path), target))
+        leads_out = inside == ".." or inside.startswith(("../", "/"))
+        if target and inside != offer.path and (leads_out or inside in self.offers):
+            raise LinkInSource(str(self.reference), offer.path, target)
+        return bytes(view[:size])
 
 
-def _take(reference: Reference, file: RepoFile, cache: Path, target: Path) -> FileEntry:
-    """Copy one file of the commit to `target`, checked; a stale cached copy is fetched again."""
-    blob, was_cached = _download(reference, file, cache)
-    entry, found = _copy_checked(file, blob, target)
-    if found != _stated(file) and was_cached:
-        blob.unlink()
-        target.unlink()
-        blob, _ = _download(reference, file, cache)
-        entry, found = _copy_checked(file, blob, target)
-    if found != _stated(file):
-        blob.unlink()
-        target.unlink()
-        raise SourceChanged(f"{reference} {file.path}", _stated(file), found)
-    return entry
+def _tree(reference: Reference) -> list[RepoFile]:
+    """Every file of the commit, with the digests that the Hub states.
 
+    The client's own listing (`list_repo_tree`) waits for ever for a server that is silent; this
+    is what it does, with a time limit.
+    """
+    from huggingface_hub.hf_api import RepoFile
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # re-exported there
+        paginate,
+        validate_repo_id,
+    )
 
-def _download(reference: Reference, file: RepoFile, cache: Path) -> tuple[Path, bool]:
-    """Path of the file's bytes in the client's cache, and whether they lay there before."""
-    from huggingface_hub import try_to_load_from_cache
-
-    hub = cache / "hub"
-    where, commit = reference.where, reference.revision
-    known = isinstance(try_to_load_from_cache(where, file.path, hub, commit), str)
-    with (
-        _named_errors(reference),
-        intake.watch(hub, f"download {file.path}"),
-    ):
-        path = _client().hf_hub_download(where, file.path, revision=commit, cache_dir=hub)
-    return Path(path).resolve(), known  # snapshots hold links: the bytes are what is wanted
-
-
-def _copy_checked(file: RepoFile, blob: Path, target: Path) -> tuple[FileEntry, str]:
-    """Copy the bytes; returns the entry and their digest in the form that the Hub states."""
-    oid = hashlib.sha1(f"blob {blob.stat().st_size}\0".encode(), usedforsecurity=False)
-    with intake.open_plain(blob) as stream:
-        if file.lfs is not None:
-            entry = intake.copy_in(stream, target)
-            return entry, entry.sha256
-        return intake.copy_in(stream, target, oid), oid.hexdigest()
-
-
-def _stated(file: RepoFile) -> str:
-    return file.lfs.sha256 if file.lfs is not None else file.blob_id
+    where, commit = reference.where, quote(reference.revision, safe="")
+    with _understood(reference), named_errors(reference):
+        validate_repo_id(where)
+        entries = paginate(
+            f"{endpoint()}/api/models/{where}/tree/{commit}",
+            params={"recursive": True, "expand": False},
+            headers=request_headers(),
+            timeout=timeout_s(),
+        )
+        found = (entry for entry in entries if entry["type"] == "file")
+        return [RepoFile(**entry) for entry in found]  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def _named_errors(reference: Reference) -> Iterator[None]:
-    """Turn what the client raises into SourceNotFound, with what to do about it."""
-    from huggingface_hub import errors
-
-    where, revision = reference.where, reference.revision
+def _understood(reference: Reference) -> Iterator[None]:
+    """Name what the client stumbles over when a server answers 200 and is no Hub."""
     try:
         yield
-    except errors.HFValidationError as error:
-        raise BadReference(str(reference), _first_line(error)) from error
-    except errors.GatedRepoError as error:
-        raise SourceNotFound(str(reference), f"{where} is gated", _GATED) from error
-    except errors.RevisionNotFoundError as error:
-        fact = f"{where} has no revision {revision}"
-        raise SourceNotFound(str(reference), fact) from error
-    except errors.RepositoryNotFoundError as error:
-        fact = f"there is no repository {where}, or this machine's token may not see it"
-        raise SourceNotFound(str(reference), fact) from error
-    except errors.HfHubHTTPError as error:
-        fact = f"the Hub answered {error.response.status_code}"
-        raise SourceNotFound(str(reference), fact, _LATER) from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        fact = f"the Hub cannot be reached ({_first_line(error)})"
-        raise SourceNotFound(str(reference), fact) from error
-    except errors.HTTPError as error:  # type: ignore[attr-defined]  # its HTTP library's root
-        fact = f"the connection to the Hub failed ({type(error).__name__}: {_first_line(error)})"
-        raise SourceNotFound(str(reference), fact, _LATER) from error
-    except OSError as error:
-        if error.errno is not None:  # a full or broken disk, not the Hub
-            raise
-        fact = f"a download did not come whole ({_first_line(error)})"
-        raise SourceNotFound(str(reference), fact, _LATER) from error
+    except (KeyError, TypeError, ValueError) as error:  # no JSON, or not a tree's
+        fact = "answers with something that is no Hub's answer"
+        raise WrongAnswer(str(reference), endpoint(), fact) from error
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0]
+def _offer(reference: Reference, file: RepoFile) -> Offer:
+    lfs = file.lfs
+    size, digest = (file.size, file.blob_id) if lfs is None else (lfs.size, lfs.sha256)
+    pattern = COMMIT_PATTERN if lfs is None else SHA256_PATTERN
+    sound = isinstance(size, int) and size >= 0 and isinstance(digest, str)
+    if not sound or not pattern.fullmatch(digest):
+        fact = f"states no size and digest of {file.path!r} ({size!r}, {digest!r})"
+        raise WrongAnswer(str(reference), endpoint(), fact)
+    stated = git_blob_sha1(digest, size) if lfs is None else Stated("sha256", digest)
+    # Neither commit nor path: a partial file is gone on with when the branch has moved meanwhile,
+    # and one object at two paths comes once.
+    key = f"hf://{reference.where} {digest}"
+    return Offer(str(reference), file.path, size, key, stated)
+
+
+def _link_target(data: bytes) -> str:
+    """What a link would point to whose contents these are; '' for what can be no link."""
+    try:
+        target = data.decode()
+    except UnicodeDecodeError:
+        return ""
+    return "" if _CONTROL.search(target) else target

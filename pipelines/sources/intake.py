@@ -1,147 +1,154 @@
-"""What every source does with the files it found: choose, check, and copy while hashing.
+"""From a source to the store: choose its files, bring them in side by side, say what they are.
 
-What is taken into the model folder is an allow-list: weights in a format that cannot hold code,
-and the configuration and tokenizer files that belong to them. Licence texts and the publisher's
-own papers go to the origin folder. All else is left out and named in the model card.
+A source lists what it offers and opens any file of it at any byte; all else is the same for every
+source and stands here. What has arrived is written down under the reference, so that the same
+reference is taken from the store afterwards, without asking its source again.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import os
-import re
 import shutil
 import threading
-import unicodedata
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import Literal, Protocol
 
-from pipelines.canonical import READ_SIZE_BYTES, Frozen
-from pipelines.digest import FileEntry
-from pipelines.errors import NoSpaceLeft, UnusableSource
+from pydantic import ValidationError
+
+from pipelines.canonical import Frozen, sha256_bytes, write_record
+from pipelines.digest import FileEntry, weight_digest
+from pipelines.errors import NoSpaceLeft
 from pipelines.progress import report
-from pipelines.records import LicenceClaim
+from pipelines.references import Reference
+from pipelines.sources.selection import Selection, check_names, require_weights
+from pipelines.store.ledger import Row
+from pipelines.store.objects import ObjectStore, StoredObject
+from pipelines.store.receiving import SMALL_BYTES, Offer, Reader, known, receive
 
-WEIGHT_PATTERNS = ("*.safetensors", "*.gguf")
-CONFIG_PATTERNS = ("*.json", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt")
-PAPER_NAMES = ("readme.md", "metadata", "model.sig")
-LICENCE_NAME = re.compile(
-    r"(un)?(licen[cs]e|copying|notice|use[_-]policy)([._-].*)?", re.IGNORECASE
-)
-MAX_FILES = 100_000
-MAX_TEXT_BYTES = 4 * 1024 * 1024  # licence texts and cards are read into memory
-
-_ASK_PUBLISHER = "Take a source without such files, or ask its publisher to correct it."
+_SMALL_BATCH = 500  # small files whose rows reach the ledger together
 
 
-class Selection(Frozen):
-    """The files of a source, by what becomes of them; paths relative to the source's root."""
+class Wanted(Frozen):
+    """A reference, and which of its files are wanted.
 
-    weights: tuple[str, ...] = ()
-    configs: tuple[str, ...] = ()
-    licences: tuple[str, ...] = ()
-    papers: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()
+    `include` and `exclude` are file name patterns as the Hub's client takes them (fnmatch, `*`
+    matches `/` too). Licence texts and the publisher's papers come in any case.
+    """
 
-    @property
-    def model(self) -> tuple[str, ...]:
-        """What goes into the model folder."""
-        return tuple(sorted([*self.weights, *self.configs]))
+    reference: Reference
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
 
 
-class Fetched(Frozen):
-    """What a source gave: the files that now lie in the model folder, and what it claims."""
+class Source(Protocol):
+    """What every source gives: its files, and their bytes from any offset on."""
 
-    files: tuple[FileEntry, ...]
-    licences: tuple[LicenceClaim, ...]
+    reference: Reference
+    offers: Mapping[str, Offer]  # every file there is, by its path in the source
+    streams: int  # how many files are worth reading at a time
+    remote: bool  # whether opening a file waits for another machine
+
+    def select(self, paths: Sequence[str]) -> Selection:
+        """Sort those of the offered paths that the patterns leave."""
+
+    def placed(self, path: str, selection: Selection) -> str:
+        """The name of a model file within the model folder."""
+
+    def open_at(self, offer: Offer, offset: int) -> AbstractContextManager[Reader]:
+        """Open one file `offset` bytes in; raises SourceNotFound or SourceChanged."""
+
+
+class ArrivedFile(Frozen):
+    """One file that lies in the store; `path` is where it belongs in model or origin folder."""
+
+    kind: Literal["model", "text"]
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+class Arrival(Frozen):
+    """Everything that one reference stands for, as it arrived."""
+
+    files: tuple[ArrivedFile, ...]
     left_out: tuple[str, ...]
 
-
-def select(paths: Iterable[str]) -> Selection:
-    """Sort a source's files by what becomes of them; hidden files and folders are left out."""
-    kinds: dict[str, list[str]] = {kind: [] for kind in Selection.model_fields}
-    for path in sorted(paths):
-        kinds[_kind(path)].append(path)
-    return Selection(**{kind: tuple(found) for kind, found in kinds.items()})
-
-
-def _kind(path: str) -> str:
-    name = path.rsplit("/", 1)[-1].lower()
-    if any(part.startswith(".") for part in path.split("/")):
-        return "left_out"
-    if any(fnmatch.fnmatchcase(name, pattern) for pattern in WEIGHT_PATTERNS):
-        return "weights"
-    if LICENCE_NAME.fullmatch(name):
-        return "licences"
-    if name in PAPER_NAMES:
-        return "papers"
-    if any(fnmatch.fnmatchcase(name, pattern) for pattern in CONFIG_PATTERNS):
-        return "configs"
-    return "left_out"
-
-
-def require_weights(reference: str, selection: Selection) -> None:
-    """Refuse a source without weights in an allowed format."""
-    if not selection.weights:
-        listed = ", ".join(selection.left_out[:5]) or "nothing else"
-        raise UnusableSource(
-            reference,
-            f"no weights in an allowed format (safetensors, GGUF); it holds {listed}",
-            "Take a revision in safetensors or GGUF, or convert it in a place without secrets: "
-            "other formats can run code when they are loaded.",
+    def entries(self) -> tuple[FileEntry, ...]:
+        """The model's files, as its manifest lists them."""
+        return tuple(
+            FileEntry(path=file.path, size_bytes=file.size_bytes, sha256=file.sha256)
+            for file in self.files
+            if file.kind == "model"
         )
 
+    def pin(self) -> str:
+        """The weight digest of what was taken."""
+        return weight_digest(self.entries())
 
-def check_names(reference: str, paths: Iterable[str]) -> None:
-    """Refuse names that lead out of a folder, or that some file system would merge into one."""
-    seen: dict[str, str] = {}
-    for count, path in enumerate(paths, start=1):
-        parts = path.split("/")
-        unsafe = path.startswith("/") or "\\" in path or any(p in ("", ".", "..") for p in parts)
-        if unsafe or any(ord(character) < 32 for character in path):
-            raise UnusableSource(reference, f"the file name {path!r} is unsafe", _ASK_PUBLISHER)
-        key = unicodedata.normalize("NFC", path).casefold()
-        if key in seen:
-            fact = f"{seen[key]!r} and {path!r} are one name where case or accents do not count"
-            raise UnusableSource(reference, fact, _ASK_PUBLISHER)
-        if count > MAX_FILES:
-            raise UnusableSource(reference, f"more than {MAX_FILES} files", _ASK_PUBLISHER)
-        seen[key] = path
+
+def bring_in(source: Source, wanted: Wanted, store: ObjectStore) -> Arrival:
+    """Bring the wanted files of a source into the store; each byte is read once.
+
+    Raises UnusableSource for names and contents that cannot be taken, NoSpaceLeft before a
+    transfer that cannot end, and what the transfers raise; files that came whole stay in the
+    store and partial ones beside it, for the next try.
+    """
+    name = str(source.reference)
+    check_names(name, source.offers)
+    selection = _filtered(source, wanted)
+    require_weights(name, selection)
+    texts = (*selection.licences, *selection.papers)
+    offers = [source.offers[path] for path in (*selection.model, *texts)]
+    objects = _receive_all(source, offers, store)
+    placed = [(path, "model", source.placed(path, selection)) for path in selection.model]
+    placed += [(path, "text", path) for path in texts]
+    files = [
+        {
+            "kind": kind,
+            "path": inner,
+            "size_bytes": objects[source.offers[path].key].size_bytes,
+            "sha256": objects[source.offers[path].key].sha256,
+        }
+        for path, kind, inner in placed
+    ]
+    return Arrival.model_validate({"files": files, "left_out": selection.left_out})
+
+
+def remember(arrival: Arrival, wanted: Wanted, store: ObjectStore) -> None:
+    """Write down what a resolved reference stands for."""
+    write_record(_record_path(wanted, store), arrival)
+
+
+def recall(wanted: Wanted, store: ObjectStore) -> Arrival | None:
+    """What arrived under this reference before, if all of it is still in the store."""
+    path = _record_path(wanted, store)
+    try:
+        arrival = Arrival.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):  # none, or one of another version of this code
+        return None
+    sha256s = {file.sha256 for file in arrival.files}
+    return arrival if len(store.find(sha256s)) == len(sha256s) else None
+
+
+def place(arrival: Arrival, store: ObjectStore, model: Path) -> None:
+    """Link the arrival's model files into the folder `model`."""
+    files = [file for file in arrival.files if file.kind == "model"]
+    objects = store.find({file.sha256 for file in files})
+    for folder in {os.path.dirname(file.path) for file in files}:
+        (model / folder).mkdir(parents=True, exist_ok=True)
+    for file in files:
+        store.link(objects[file.sha256], f"{model}/{file.path}")
 
 
 def require_space(folder: Path, needed_bytes: int) -> None:
     """Refuse to start what cannot end: raises NoSpaceLeft when `folder`'s disk is too full."""
     if shutil.disk_usage(folder).free < needed_bytes:
         raise NoSpaceLeft(folder, needed_bytes)
-
-
-def copy_in(stream: IO[bytes], target: Path, *digests: hashlib._Hash) -> FileEntry:
-    """Write `stream` to the new file `target`, hashing on the way: each byte is read once.
-
-    Returns its entry with the bare name as path; `digests` are updated with the same bytes.
-    """
-    sha256, size = hashlib.sha256(), 0
-    buffer = bytearray(READ_SIZE_BYTES)
-    view = memoryview(buffer)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("xb", buffering=0) as out:
-        # Zip members and sockets have readinto too, although IO[bytes] does not say so.
-        while count := stream.readinto(buffer):  # type: ignore[attr-defined]
-            for digest in (sha256, *digests):
-                digest.update(view[:count])
-            size += count
-            written = 0
-            while written < count:
-                written += out.write(view[written:count])
-    return FileEntry(path=target.name, size_bytes=size, sha256=sha256.hexdigest())
-
-
-def open_plain(path: Path) -> IO[bytes]:
-    """Open a file for reading, refusing to follow a link put there after the listing."""
-    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb", buffering=0)
 
 
 @contextmanager
@@ -160,44 +167,126 @@ def scratch(folder: Path) -> Iterator[Path]:
 
 
 class Meter:
-    """Progress of a known number of bytes, in MB."""
+    """Progress of a known number of bytes, in MB; any thread may add to it."""
 
     def __init__(self, what: str, total_bytes: int) -> None:
         self._what, self._total, self._done = what, total_bytes, 0
+        self._lock = threading.Lock()
 
     def add(self, count: int) -> None:
         """Count `count` more bytes as done, and say so."""
-        self._done += count
-        report(round(self._done / 1e6, 1), round(self._total / 1e6, 1), "MB", self._what)
+        with self._lock:
+            self._done += count
+            done, total = (round(size / 1e6, 1) for size in (self._done, self._total))
+            if done < total or self._done >= self._total:  # rounded up, it is not the end yet
+                report(done, total, "MB", self._what)
 
 
-@contextmanager
-def watch(folder: Path, what: str) -> Iterator[None]:
-    """Report the growth of the file that arrives under `folder` while the block runs."""
-    ended = threading.Event()
-
-    def look() -> None:
-        while not ended.wait(1.0):
-            report(round(_arriving_bytes(folder) / 1e6, 1), 0, "MB", what)
-
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+class _Stopped(Exception):
+    """Another transfer failed, so that this one need not go on."""
 
 
-def _arriving_bytes(folder: Path) -> int:
-    """Size of the file under `folder` that was written to last."""
-    newest, size = 0.0, 0
-    for root, _, names in os.walk(folder):
-        for name in names:
+@dataclass
+class _Transfers:
+    """All transfers of one source: the first that fails stops the others."""
+
+    source: Source
+    store: ObjectStore
+    meter: Meter
+    stop: threading.Event
+
+    def one(self, offer: Offer) -> list[Row]:
+        return [receive(self.store, offer, self.source.open_at, self._count)]
+
+    def many(self, offers: Sequence[Offer]) -> list[Row]:
+        """One after the other: for small local files, threads are in each other's way."""
+        made: list[Row] = []
+        for start in range(0, len(offers), _SMALL_BATCH):
+            batch = offers[start : start + _SMALL_BATCH]
+            rows: list[Row] = []
             try:
-                status = os.lstat(os.path.join(root, name))
-            except FileNotFoundError:  # it was moved away in between
-                continue
-            if status.st_mtime > newest:
-                newest, size = status.st_mtime, status.st_size
-    return size
+                for offer in batch:
+                    rows += self.one(offer)
+            finally:  # what came before a failure is kept
+                keys = [offer.key for offer in batch]
+                self.store.ledger.add(
+                    rows, [(key, row.sha256) for key, row in zip(keys, rows, strict=False)]
+                )
+            made += rows
+        return made
+
+    def _count(self, count: int) -> None:
+        if self.stop.is_set():
+            raise _Stopped
+        self.meter.add(count)
+
+
+def _receive_all(
+    source: Source, offers: Sequence[Offer], store: ObjectStore
+) -> dict[str, StoredObject]:
+    """Every offer's object, by key: found in the store, or brought in now."""
+    unique = {offer.key: offer for offer in offers}
+    objects = known(store, list(unique.values()))
+    missing = [offer for key, offer in unique.items() if key not in objects]
+    if not missing:
+        return objects
+    total = sum(offer.size_bytes for offer in missing)
+    require_space(store.incoming, total - sum(f.stat().st_size for f in store.incoming.iterdir()))
+    meter = Meter(f"bring in {source.reference}", total)
+    transfers = _Transfers(source, store, meter, threading.Event())
+    with ThreadPoolExecutor(max_workers=source.streams) as pool:
+        futures = {pool.submit(transfers.many, batch): batch for batch in _batches(source, missing)}
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+            _raise_first(futures)
+        finally:
+            transfers.stop.set()
+            pool.shutdown(cancel_futures=True)
+    for future, batch in futures.items():
+        for offer, row in zip(batch, future.result(), strict=True):
+            objects[offer.key] = StoredObject(row.sha256, row.md5, row.size_bytes)
+    return objects
+
+
+def _raise_first(futures: Mapping[Future[list[Row]], object]) -> None:
+    """Raise what a transfer raised, rather than that it was stopped for another's sake."""
+    errors = [error for f in futures if f.done() and (error := f.exception()) is not None]
+    for error in errors:
+        if not isinstance(error, _Stopped):
+            raise error
+
+
+def _batches(source: Source, offers: Sequence[Offer]) -> list[list[Offer]]:
+    """Large files each for itself, largest first; small ones spread over the streams."""
+    large = sorted(
+        (offer for offer in offers if offer.size_bytes > SMALL_BYTES),
+        key=lambda offer: (-offer.size_bytes, offer.path),
+    )
+    small = [offer for offer in offers if offer.size_bytes <= SMALL_BYTES]
+    ways = source.streams if source.remote else 1
+    spread = [small[start::ways] for start in range(ways)]
+    return [*([offer] for offer in large), *(batch for batch in spread if batch)]
+
+
+def _filtered(source: Source, wanted: Wanted) -> Selection:
+    """The source's selection, with the model files that the patterns leave out left out."""
+    everything = source.select(list(source.offers))
+    if not (wanted.include or wanted.exclude):
+        return everything
+    unwanted = {
+        path
+        for path in everything.model
+        if (wanted.include and not _matches(path, wanted.include)) or _matches(path, wanted.exclude)
+    }
+    kept = source.select([path for path in source.offers if path not in unwanted])
+    left_out = tuple(sorted({*kept.left_out, *unwanted}))
+    return kept.model_copy(update={"left_out": left_out})
+
+
+def _matches(path: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
+
+
+def _record_path(wanted: Wanted, store: ObjectStore) -> Path:
+    key = sha256_bytes(wanted.model_dump_json().encode())
+    return store.home / "downloads" / "sources" / f"{key}.json"

@@ -11,9 +11,17 @@ from typing import Literal
 
 from pipelines.errors import Busy, CommandFailed
 from pipelines.progress import PROGRESS_VARIABLE
+from pipelines.store.remote import remote_failure
 from pipelines.subprocesses import OnLine, run
 
 StageOutcome = Literal["ran", "restored", "unchanged"]
+
+# Links first: with "reflink" first, DVC copies a stage's output into the cache and keeps both
+# copies on file systems without reflinks (dvc_data.hashfile.checkout calls a copy as good). With
+# this order it still makes reflinks of outputs where it can, and links, not copies, elsewhere.
+CACHE_TYPE = "hardlink,copy"
+# DVC's own default is four transfers a core, each with a buffer of up to 50 MiB.
+S3_JOBS = 8
 
 
 def dvc_environment(site_cache: Path | None = None) -> dict[str, str]:
@@ -35,7 +43,7 @@ class Dvc:
     def __call__(
         self, *arguments: str, on_line: OnLine | None = None, home: Path | None = None
     ) -> str:
-        """Run dvc and return what it printed; raises Busy or CommandFailed."""
+        """Run dvc and return what it printed; raises Busy, RemoteFailed or CommandFailed."""
         environ = dict(self.environ)
         if home is not None:
             environ["WEIGHBRIDGE_HOME"] = str(home)
@@ -47,7 +55,14 @@ class Dvc:
         except CommandFailed as error:
             if "is busy, it is being blocked by" in error.output:
                 raise Busy(str(self.tree), _blocker(error.output)) from error
+            if failure := remote_failure(error.output):
+                raise failure from error
             raise
+
+    def settings(self) -> dict[str, str]:
+        """DVC's configuration of this tree, as `section.name` (`remote.store.url`) to value."""
+        pairs = (line.partition("=") for line in self("config", "--list").splitlines())
+        return {key: value for key, _, value in pairs}
 
     def changes(self, targets: Sequence[str] = (), *, with_deps: bool = False) -> dict[str, str]:
         """Stages that DVC calls changed, each with what changed; empty means up to date."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from pipelines.errors import NotARegistry, UnknownName
+from pipelines.errors import CommandFailed, DigestMismatch, NotARegistry, UnknownName
 from pipelines.models_file import load_models
 from pipelines.settings import Settings
 from pipelines.store import git
@@ -16,8 +17,8 @@ def pull_registry(settings: Settings, names: Sequence[str]) -> list[str]:
     """Fast-forward to origin, then fetch all records and the weights of `names`.
 
     Returns the paths that were asked of DVC. Raises NotARegistry without a work tree, UnknownName
-    for a name that models.yaml lacks, and CommandFailed where local commits or edits are in the way
-    (git says which).
+    for a name that models.yaml lacks, CommandFailed where local commits or edits are in the way
+    (git says which), and DigestMismatch for what the remote lacks or holds as other bytes.
     """
     tree = settings.work_tree
     if tree is None:
@@ -28,11 +29,22 @@ def pull_registry(settings: Settings, names: Sequence[str]) -> list[str]:
     for name in names:
         if name not in known:
             raise UnknownName(tree / "models.yaml", "model or tuning", name, known)
-    wanted = [
-        path
-        for path in locked_outputs(tree)
+    wanted = {
+        path: address
+        for path, address in locked_outputs(tree).items()
         if path.startswith("evidence/") or path.removeprefix("models/") in names
-    ]
+    }
     if wanted:
-        Dvc(tree)("pull", "--allow-missing", *wanted)
-    return wanted
+        _pull(tree, wanted)
+    return list(wanted)
+
+
+def _pull(tree: Path, wanted: dict[str, str]) -> None:
+    try:
+        Dvc(tree)("pull", *wanted)
+    except CommandFailed as error:
+        lines = {line.strip() for line in error.output.splitlines()}
+        for path in lines & set(wanted):  # those that DVC could not check out
+            fact = "nothing in the remote that hashes to it"
+            raise DigestMismatch(tree / path, f"md5 {wanted[path]}", fact) from error
+        raise

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from pipelines.canonical import Frozen
 from pipelines.code_digest import ENTRY_MODULES, PROJECT, write_code_file
-from pipelines.errors import WrongKindOfPath
+from pipelines.errors import ConfigError, WrongKindOfPath
 from pipelines.store import git
-from pipelines.store.dvc import Dvc
+from pipelines.store.dvc import CACHE_TYPE, S3_JOBS, Dvc
+from pipelines.store.remote import check_s3, parse_s3
 
 STAGES = tuple(ENTRY_MODULES)
 _DVCIGNORE = """\
@@ -22,11 +23,16 @@ _GITIGNORE = "/.weighbridge/\n"
 
 
 class InitConfig(Frozen):
-    """Where a new registry and its two counterparts go."""
+    """Where a new registry and its two counterparts go.
+
+    `remote` is a folder or s3://bucket/prefix; `endpoint` the URL of an S3 store that is not AWS,
+    by default what AWS_ENDPOINT_URL or the AWS profile says.
+    """
 
     registry: Path
     origin: Path
     remote: str
+    endpoint: str = ""
 
 
 class Layout:
@@ -72,8 +78,10 @@ def create_registry(config: InitConfig, fill: Callable[[Path], None] | None = No
     """Make a registry with its bare origin and DVC remote; raises WrongKindOfPath when in the way.
 
     `fill` adds files before the first commit. Everything is built under a temporary name and
-    renamed at the end, so that an interrupted `init` leaves no half registry.
+    renamed at the end, so that an interrupted `init` leaves no half registry. An S3 remote is tried
+    first: BucketMissing, KeysRefused and RemoteUnreachable come before anything is made.
     """
+    remote = _remote_settings(config)
     for path in (config.registry, config.origin):
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise WrongKindOfPath(path, "an empty or new folder")
@@ -86,7 +94,7 @@ def create_registry(config: InitConfig, fill: Callable[[Path], None] | None = No
     if fill is not None:
         fill(building)
     git.git(building, "init", "--quiet", "--initial-branch=main")
-    _configure_dvc(building, config.remote)
+    _configure_dvc(building, remote)
     git.commit_all(building, "Make the registry")
     if config.origin.exists():
         config.origin.rmdir()
@@ -126,13 +134,26 @@ def _create_signing_key(root: Path) -> None:
     create_key(private, root / "policy" / "signing.pub")
 
 
-def _configure_dvc(root: Path, remote: str) -> None:
+def _remote_settings(config: InitConfig) -> dict[str, str]:
+    """The remote's lines in DVC's configuration, which git holds: where it is, and never keys."""
+    if not config.remote.startswith("s3://"):
+        if config.endpoint:
+            remedy = "Leave --endpoint out, or name a remote s3://bucket/prefix."
+            raise ConfigError(config.endpoint, "an endpoint belongs to an s3:// remote", remedy)
+        where = config.remote if "://" in config.remote else str(Path(config.remote).absolute())
+        return {"url": where}
+    location = check_s3(parse_s3(config.remote, config.endpoint))
+    endpoint = {"endpointurl": location.endpoint} if location.endpoint else {}
+    return {"url": location.url, **endpoint, "jobs": str(S3_JOBS)}
+
+
+def _configure_dvc(root: Path, remote: dict[str, str]) -> None:
     Dvc(root)("init", "--quiet")
-    where = remote if "://" in remote else str(Path(remote).absolute())
+    lines = "".join(f"    {key} = {value}\n" for key, value in remote.items())
     (root / ".dvc" / "config").write_text(
         "[core]\n    analytics = false\n    remote = store\n    autostage = false\n"
-        '[cache]\n    type = "reflink,hardlink,copy"\n'
-        f"['remote \"store\"']\n    url = {where}\n    verify = true\n",
+        f'[cache]\n    type = "{CACHE_TYPE}"\n'
+        f"['remote \"store\"']\n{lines}    verify = true\n",
         encoding="utf-8",
     )
     (root / ".dvc" / "config.local").write_text(

@@ -14,12 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.errors import Busy, CommandFailed, SourceNotFound
+from pipelines.file_lock import exclusive
 from pipelines.settings import Settings
 from pipelines.store import git
-from pipelines.store.dvc import Dvc, StageOutcome
+from pipelines.store.dvc import CACHE_TYPE, Dvc, StageOutcome
 from pipelines.store.integrity import locked_stages
 from pipelines.subprocesses import OnLine
 
+ALIVE = "alive.lock"  # in a clone's folder: locked for as long as the clone's process lives
 BESIDE_SUFFIXES = (".run.json", ".sig.json")  # committed to git, ignored by DVC
 _PUSH_ATTEMPTS = 20  # each failed attempt means that another run published: progress was made
 
@@ -120,6 +122,13 @@ def open_workspace(
     settings.clones.mkdir(parents=True, exist_ok=True)
     folder = settings.clones / f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(4)}"
     folder.mkdir()
+    with exclusive(folder / ALIVE, "a clone"):
+        yield from _clone(settings, folder, revision, shared_cache)
+
+
+def _clone(
+    settings: Settings, folder: Path, revision: str, shared_cache: bool
+) -> Iterator[Workspace]:
     try:
         root = folder / "registry"
         try:
@@ -138,5 +147,5 @@ def open_workspace(
 
 def _configure(root: Path, cache: Path) -> None:
     """Write the clone's local DVC settings as a file: a dvc command each would cost a second."""
-    text = f'[cache]\n    dir = {cache}\n    type = "reflink,hardlink,copy"\n'
+    text = f'[cache]\n    dir = {cache}\n    type = "{CACHE_TYPE}"\n'
     (root / ".dvc" / "config.local").write_text(text, encoding="utf-8")

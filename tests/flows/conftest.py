@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import toy_registry
+from postgres import postgres
 
 from flows.deploy import deploy
 from flows.server import PrefectServer, clean_environment, running_server
@@ -18,6 +19,12 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect
     """A server with a home of its own, on a free port of the loopback interface."""
     home = tmp_path_factory.mktemp("prefect")
     environ = clean_environment(home, drop=("PREFECT_", "WEIGHBRIDGE_"))
+    with postgres() as database:
+        environ |= {"PREFECT_API_DATABASE_CONNECTION_URL": database}
+        yield from _server(home, environ)
+
+
+def _server(home: Path, environ: dict[str, str]) -> Iterator[PrefectServer]:
     environ |= {
         # Look for work and for schedules more often than a production server needs to.
         "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "15",

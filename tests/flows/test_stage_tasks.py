@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 
-from flows.stage_tasks import ProgressLog, stage_error
+from flows.stage_tasks import stage_error
 from pipelines.errors import CommandFailed, StageFailed, StageRefused, exit_code
 
 DVC_SAYS = """\
@@ -37,19 +35,3 @@ def test_failure_of_a_stage_stays_a_failure() -> None:
 def test_other_troubles_of_dvc_are_told_as_they_are() -> None:
     error = failed("ERROR: remote is not reachable")
     assert stage_error("evaluate@some", error) is error
-
-
-def test_progress_is_one_line_at_the_beginning_and_one_at_the_end(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    log = ProgressLog(logging.getLogger("stage"))
-    with caplog.at_level(logging.INFO):
-        log("chatter of a library")
-        for done in range(101):
-            log.report(done, 100, "items", "scoring")
-        log('@progress {"what": "reading", "done": 2, "total": 0, "unit": "GB"}')
-    assert [record.message for record in caplog.records] == [
-        "scoring: 0 of 100 items",
-        "scoring: 100 of 100 items",
-        "reading: 2 GB",
-    ]

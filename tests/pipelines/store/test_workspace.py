@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -130,3 +131,44 @@ def test_git_tells_a_rejected_push_from_a_broken_one(toy: Machine, tmp_path: Pat
         git.git(workspace.root, "remote", "set-url", "origin", str(tmp_path / "gone.git"))
         with pytest.raises(CommandFailed):
             git.push(workspace.root)
+
+
+def test_a_clone_holds_links_to_the_cache_and_no_second_copy(toy: Machine) -> None:
+    machine = toy("one")
+    with open_workspace(machine) as first:
+        first.reproduce("copy@a")
+        assert_is_the_object(machine, first.root, "out/a.txt")  # just written by the stage
+        first.publish("run a")
+    with open_workspace(machine) as second, open_workspace(machine) as third:
+        for clone in (second, third):
+            clone.restore("copy@a")
+            assert_is_the_object(machine, clone.root, "out/a.txt")
+        ours = (second.root / "out/a.txt").stat().st_ino
+        assert ours == (third.root / "out/a.txt").stat().st_ino
+
+
+def test_every_file_of_a_folder_that_a_stage_wrote_is_the_object(toy: Machine) -> None:
+    machine = toy("one")
+    with open_workspace(machine) as workspace:
+        graph = "stages:\n  make:\n    cmd: mkdir -p d/e && echo x > d/x && echo y > d/e/y\n"
+        (workspace.root / "dvc.yaml").write_text(graph + "    deps: [in-a.txt]\n    outs: [d]\n")
+        assert workspace.reproduce("make") == "ran"
+        for name in ("d/x", "d/e/y"):
+            assert_is_the_object(machine, workspace.root, name)
+
+
+def test_a_stage_that_writes_known_bytes_again_adds_none_to_the_cache(toy: Machine) -> None:
+    machine = toy("one")
+    with open_workspace(machine) as workspace:
+        workspace.reproduce("copy@a")
+        workspace.dvc("repro", "--force", "--no-run-cache", "copy@a")
+        assert sum(1 for path in (machine.cache / "files").rglob("*") if path.is_file()) == 1
+        print(os.stat(workspace.root / "out/a.txt").st_nlink)
+    assert list(machine.clones.iterdir()) == []  # a copy in the clone goes with it
+
+
+def assert_is_the_object(machine: Settings, root: Path, name: str) -> None:
+    address = dvc_address(root / name)
+    cached = machine.cache / "files" / "md5" / address[:2] / address[2:]
+    assert (root / name).stat().st_ino == cached.stat().st_ino
+    assert cached.stat().st_mode & 0o777 == 0o444
