@@ -65,25 +65,11 @@ def dequantise(
     CannotDequantise. For run in a child process: it loads torch.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoTokenizer
 
     what = f"dequantise {gguf.name}"
     report(0, 3, "steps", what)
-    try:
-        # `dequantize=True`: without it the loaded model keeps its blocks and cannot be saved.
-        model, info = AutoModelForCausalLM.from_pretrained(
-            gguf.parent,
-            gguf_file=gguf.name,
-            dtype=torch.float32,
-            quantization_config=GgufConfig(dequantize=True),
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except (ValueError, KeyError, NotImplementedError) as error:
-        raise CannotDequantise(f"transformers cannot read it ({error})") from error
-    for problem in ("missing_keys", "mismatched_keys"):
-        if absent := sorted(map(str, info[problem])):
-            raise CannotDequantise(f"{problem.replace('_', ' ')}: {', '.join(absent[:5])}")
+    model = _expand(gguf)
     report(1, 3, "steps", what)
     bounds = known_bounds(dtype, read_facts(gguf).tensors)
     settings: Settings = {"dtype": dtype, **bounds, **measured(model, dtype)}
@@ -99,6 +85,29 @@ def dequantise(
     _settle(out)
     report(3, 3, "steps", what)
     return Conversion(settings=settings, tools={tool: version(tool) for tool in _TOOLS})
+
+
+def _expand(gguf: Path) -> Any:
+    """The whole model in float32."""
+    import torch
+    from transformers import AutoModelForCausalLM, GgufConfig
+
+    try:
+        # `dequantize=True`: without it the loaded model keeps its blocks and cannot be saved.
+        model, info = AutoModelForCausalLM.from_pretrained(
+            gguf.parent,
+            gguf_file=gguf.name,
+            dtype=torch.float32,
+            quantization_config=GgufConfig(dequantize=True),
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (ValueError, KeyError, NotImplementedError) as error:
+        raise CannotDequantise(f"transformers cannot read it ({error})") from error
+    for problem in ("missing_keys", "mismatched_keys"):
+        if absent := sorted(map(str, info[problem])):
+            raise CannotDequantise(f"{problem.replace('_', ' ')}: {', '.join(absent[:5])}")
+    return model
 
 
 def known_bounds(dtype: Dtype, tensor_types: Iterable[str]) -> Settings:

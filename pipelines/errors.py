@@ -244,7 +244,7 @@ class AdapterWithoutBase(Refused):
             says = f"calls its base {stated!r}"
             remedy = f"Add that model (`weighbridge add hf://{stated}@REVISION --name BASE`)"
             if stated.startswith("sha256:"):
-                remedy = "Find the model with this weight digest (`weighbridge list`)"
+                remedy = "Find the model with this weight digest (`weighbridge show`)"
             elif stated.count("/") != 1 or stated.startswith((".", "/", "~")):
                 says += ", which is a path on the machine that trained it"
                 remedy = "Ask its publisher which model that was, and add it"

@@ -39,9 +39,9 @@ def postgres() -> Iterator[str]:
                 shutil.chown(path, "postgres")
         port = _free_port()
         _run(
-            ["initdb", "-D", str(data), "-U", _USER, "-E", "UTF8", "--locale=C.UTF-8"]
-            + ["--auth=scram-sha-256", f"--pwfile={secret}", "--no-sync"]
-        )
+            ["initdb", "-D", str(data), "-U", _USER, "-E", "UTF8", "--locale=C.UTF-8",
+             "--auth=scram-sha-256", f"--pwfile={secret}", "--no-sync"]
+        )  # fmt: skip
         options = " ".join(f"-c {setting}" for setting in (*_SETTINGS, f"port={port}"))
         _run(["pg_ctl", "-D", str(data), "-w", "-t", "60", "-l", str(log), "-o", options, "start"])
         try:

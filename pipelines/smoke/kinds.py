@@ -11,7 +11,7 @@ maps architectures to tasks. The first row that fits decides:
 | sequence-to-sequence | text to text | three prompts |
 | causal | text continuation | three prompts |
 | masked | text with gaps | three sentences |
-| embeddings | text encoding, or any bare model with a tokenizer | three sentences |
+| embeddings | text encoding; or a bare model of a text family | three sentences |
 
 Sentence-transformers comes first because some such models (Qwen3-Embedding) name a causal
 architecture and were trained to embed, not to continue.
@@ -46,6 +46,10 @@ _BY_ARCHITECTURE: tuple[tuple[Kind, str, str], ...] = (
 )
 
 
+# A bare model embeds text when its family reads text in one of these tables.
+_TEXT = ("CAUSAL_LM", "MASKED_LM", "SEQ_TO_SEQ_CAUSAL_LM")
+
+
 class Decision(Frozen):
     """A kind and the auto class that loads it, or the reason why there is no test.
 
@@ -71,28 +75,47 @@ def kind_of(config: Mapping[str, Any], weights: Path) -> Decision:
         auto_class = "AutoModelForTextEncoding" if names[0] in encoders else "AutoModel"
         return _with_tokenizer(Decision(kind="embeddings", auto_class=auto_class), weights)
     for kind, table, auto_class in _BY_ARCHITECTURE:
-        mapping = getattr(modeling_auto, f"MODEL_FOR_{table}_MAPPING_NAMES")
-        if names[0] in _classes(mapping):
+        if names[0] in _classes(getattr(modeling_auto, _mapping(table))):
             decision = Decision(kind=kind, auto_class=auto_class, architecture=names[0])
             return _with_tokenizer(decision, weights)
-    if names[0] in _classes(modeling_auto.MODEL_MAPPING_NAMES):
-        if has_tokenizer(weights) and not (weights / "preprocessor_config.json").is_file():
-            return Decision(kind="embeddings", auto_class="AutoModel", architecture=names[0])
-        return Decision(reason=f"{names[0]} takes no plain text, and has no test of its own here")
-    tables = [
-        name.removeprefix("MODEL_FOR_").removesuffix("_MAPPING_NAMES").lower().replace("_", " ")
-        for name in sorted(vars(modeling_auto))
-        if name.startswith("MODEL_FOR_")
-        and name.endswith("_MAPPING_NAMES")
-        and names[0] in _classes(getattr(modeling_auto, name))
-    ]
-    if tables:
-        return Decision(reason=f"{names[0]} is a model for {tables[0]}, which has no test here")
-    return Decision(reason=f"transformers has no class {names[0]}, and the publisher's is not run")
+    return _bare(names[0], weights) or Decision(reason=_untested(names[0]))
+
+
+def _bare(architecture: str, weights: Path) -> Decision | None:
+    """The decision about a model without a head; None when it is no such class."""
+    from transformers.models.auto import modeling_auto
+
+    tables = modeling_auto.MODEL_MAPPING_NAMES
+    types = {key for key, value in tables.items() if architecture in _classes({key: value})}
+    if not types:
+        return None
+    text = {key for table in _TEXT for key in getattr(modeling_auto, _mapping(table))}
+    sees_or_hears = (weights / "preprocessor_config.json").is_file()
+    if types & text and has_tokenizer(weights) and not sees_or_hears:
+        return Decision(kind="embeddings", auto_class="AutoModel", architecture=architecture)
+    return Decision(reason=f"{architecture} takes no plain text, and has no test of its own here")
+
+
+def _untested(architecture: str) -> str:
+    """Why a class gets no test: its task, by the first of transformers' tables that has it."""
+    from transformers.models.auto import modeling_auto
+
+    prefix, suffix = _mapping("|").split("|")
+    for name in sorted(vars(modeling_auto)):
+        if not (name.startswith(prefix) and name.endswith(suffix)):
+            continue
+        if architecture in _classes(getattr(modeling_auto, name)):
+            task = name.removeprefix(prefix).removesuffix(suffix).lower().replace("_", " ")
+            return f"{architecture} is a model for {task}, which has no test here"
+    return f"transformers has no class {architecture}, and the publisher's is not run"
 
 
 def _with_tokenizer(decision: Decision, weights: Path) -> Decision:
     return decision if has_tokenizer(weights) else Decision(reason="no tokenizer")
+
+
+def _mapping(table: str) -> str:
+    return f"MODEL_FOR_{table}_MAPPING_NAMES"
 
 
 def _classes(mapping: Mapping[str, Any]) -> set[str]:

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.smoke.kinds import Decision
+from pipelines.smoke.plan import has_tokenizer
+from pipelines.smoke.result import SmokeAnswer
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-from pipelines.smoke.kinds import Decision
-from pipelines.smoke.result import SmokeAnswer
 
 _OFFLINE: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 
@@ -70,8 +71,6 @@ def load(weights: Path, decision: Decision, adds_bos: bool | None) -> tuple[Subj
 def load_tokenizer(weights: Path, decision: Decision) -> PreTrainedTokenizerBase | None:
     """The folder's tokenizer; None for speech without one, whose tokens are then not spelled."""
     from transformers import AutoTokenizer
-
-    from pipelines.smoke.plan import has_tokenizer
 
     if decision.kind == "speech-to-text" and not has_tokenizer(weights):
         return None

@@ -68,7 +68,7 @@ def _try_gguf(weights: Path, name: str, adds_bos: bool | None) -> SmokeResult:
 def _try(kind: Kind, subject: Subject, loaded: Seen) -> SmokeResult:
     try:
         seen = _TESTS[kind](subject)
-    except (IndexError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
         seen = Seen(problems=[f"loads, and does not run: {said_by(error, subject.weights)}"])
     problems = (*loaded.problems, *seen.problems)
     return SmokeResult(

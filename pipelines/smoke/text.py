@@ -114,7 +114,7 @@ def stop_tokens(subject: Subject) -> set[int]:
     generation: Any = subject.model.generation_config
     tokenizer = subject.tokenizer
     own = ids_of(tokenizer.eos_token_id) if tokenizer is not None else []
-    return {*own, *ids_of(generation.eos_token_id)}
+    return {*own, *ids_of(getattr(generation, "eos_token_id", None))}
 
 
 def token_problems(subject: Subject) -> list[str]:
@@ -147,9 +147,12 @@ def token_problems(subject: Subject) -> list[str]:
 def row_problems(subject: Subject) -> list[str]:
     """A tokenizer with more tokens than the embedding has rows belongs to another model."""
     tokenizer: Any = subject.tokenizer
-    embedding: Any = subject.model.get_input_embeddings()
-    rows = embedding.weight.shape[0]
-    if len(tokenizer) > rows:
+    try:
+        embedding: Any = subject.model.get_input_embeddings()
+    except NotImplementedError:  # what transformers raises for a model without one
+        return []
+    rows = embedding.weight.shape[0] if hasattr(embedding, "weight") else None
+    if rows is not None and len(tokenizer) > rows:
         return [f"the tokenizer has {len(tokenizer)} tokens, the embedding {rows} rows"]
     return []
 

@@ -15,6 +15,7 @@ from pipelines.references import Reference
 from pipelines.sources import intake
 from pipelines.sources.claims import keep_text
 from pipelines.sources.intake import Source, Wanted
+from pipelines.sources.shard_index import check_indexes
 from pipelines.store.objects import ObjectStore
 
 _PINNED_BY_CONTENT = ("file", "s3")
@@ -73,10 +74,12 @@ def fetch(wanted: Wanted, store: ObjectStore, model: Path, origin: Path) -> Fetc
         if arrival is None:
             with _open(reference, store) as source:
                 arrival = intake.bring_in(source, wanted, store)
-            if reference.scheme in _PINNED_BY_CONTENT and arrival.pin() != reference.pin:
+            by_content = (*_PINNED_BY_CONTENT, "hf")  # a commit may carry a pin besides
+            if reference.scheme in by_content and reference.pin not in ("", arrival.pin()):
                 raise SourceChanged(str(reference), reference.pin, arrival.pin())
             intake.remember(arrival, wanted, store)
         intake.place(arrival, store, model)
+        check_indexes(str(reference), model)
         return Fetched(
             files=arrival.entries(),
             licences=_claims(arrival, wanted, store, origin),

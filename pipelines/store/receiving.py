@@ -94,14 +94,14 @@ def git_blob_sha1(value: str, size_bytes: int) -> Stated:
 
 def known(store: ObjectStore, offers: Sequence[Offer]) -> dict[str, StoredObject]:
     """What the store holds already of these offers, by key: nothing has to come for them."""
-    by_sha256 = {
-        offer.stated.value: offer.key
+    stated = {
+        offer.key: offer.stated.value
         for offer in offers
         if offer.stated is not None and offer.stated.algorithm == "sha256"
     }
-    stated = {by_sha256[sha256]: there for sha256, there in store.find(by_sha256).items()}
-    rest = [offer.key for offer in offers if offer.key not in stated]
-    return stated | store.find_by_key(rest)
+    there = store.find(set(stated.values()))
+    found = {key: there[sha256] for key, sha256 in stated.items() if sha256 in there}
+    return found | store.find_by_key(offer.key for offer in offers if offer.key not in found)
 
 
 def receive(store: ObjectStore, offer: Offer, open_at: OpenAt, on_bytes: OnBytes) -> Row:
@@ -138,6 +138,7 @@ def _receive_small(store: ObjectStore, offer: Offer, open_at: OpenAt, on_bytes: 
     digests.update(view[:size])
     digests.md5.update(view[:size])
     stored = digests.stored(size)
+    on_bytes(size)
     temporary = f"{store.incoming}/{secrets.token_hex(8)}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, READ_ONLY)
     try:
@@ -145,12 +146,10 @@ def _receive_small(store: ObjectStore, offer: Offer, open_at: OpenAt, on_bytes: 
             _write_all(descriptor, view[:size])
         finally:
             os.close(descriptor)
-        row = store.adopt(temporary, stored)
+        return store.adopt(temporary, stored)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    on_bytes(size)
-    return row
 
 
 @contextmanager

@@ -189,7 +189,7 @@ def test_the_cache_keeps_the_download_and_no_scratch(dequantised: Ingested) -> N
     assert len(list(downloads.rglob("*.whl"))) == 1
     assert list((downloads / "scratch").iterdir()) == []
     assert list((downloads / "incoming").iterdir()) == []
-    assert not list((cache / "pypi").glob(".partial-*"))
+    assert not list((downloads / "pypi").glob(".partial-*"))
 
 
 def test_weights_that_fail_the_smoke_test_are_refused(tiny_llama: Path, tmp_path: Path) -> None:

@@ -110,6 +110,7 @@ def test_weights_cut_short_do_not_load(weights: Path) -> None:
         ({"architectures": ["ViTForImageClassification"]}, "a model for image classification"),
         ({"architectures": ["TheirOwnForCausalLM"]}, "transformers has no class TheirOwn"),
         ({"architectures": ["Wav2Vec2ForCTC"]}, "a model for ctc, which has no test here"),
+        ({"architectures": ["CLIPModel"]}, "CLIPModel takes no plain text"),
         ({"architectures": None}, "names no architecture"),
         ({"quantization_config": {"quant_method": "awq"}}, "quantised weights (awq)"),
     ],
