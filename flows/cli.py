@@ -54,6 +54,9 @@ Include = Annotated[
     typer.Option(help="Take only files like this, e.g. '*Q4_K_M.gguf'; repeatable."),
 ]
 Exclude = Annotated[list[str] | None, typer.Option(help="Leave out files like this; repeatable.")]
+BaseName = Annotated[
+    str, typer.Option(help="For an adapter: the model that it changes. Default: the one it names.")
+]
 ModelName = Annotated[str, typer.Argument(help="A name in models.yaml.")]
 ReleaseName = Annotated[str, typer.Argument(help="LINE@STAGE, e.g. licence-triage@production.")]
 
@@ -216,6 +219,7 @@ def add(
     convert: Convert = "as-is",
     include: Include = None,
     exclude: Exclude = None,
+    base: BaseName = "",
     registry: Registry = None,
     json: Json = False,
 ) -> None:
@@ -233,6 +237,7 @@ def add(
             "convert": convert,
             "include": include or (),
             "exclude": exclude or (),
+            "base": base,
         }
     )
     use = DeclaredUse.model_validate({"purpose": purpose})
@@ -249,6 +254,7 @@ def onboard(
     convert: Convert = "as-is",
     include: Include = None,
     exclude: Exclude = None,
+    base: BaseName = "",
     registry: Registry = None,
     json: Json = False,
 ) -> None:
@@ -264,6 +270,8 @@ def onboard(
                 "convert": convert,
                 "include": include or (),
                 "exclude": exclude or (),
+                "base": base,
+                "base": base,
             }
         )
         done = flow(model, tuple(suite or ()), UseForm.model_validate({"purpose": purpose}))

@@ -62,6 +62,7 @@ def tables(collected: Collected) -> list[Table]:
     if plan.not_in_remote:
         title = "Not in the remote: cannot be restored (--not-in-remote removes them too)"
         found.append(_items(title, plan.not_in_remote))
+    found = [table for table in found if table.rows]
     return [*found, Table(title="Totals", columns=("fact", "value"), rows=_totals(collected))]
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
+from flows.adding import resolved_entry
 from flows.parameters import COMMERCIAL_USE, ModelForm, UseForm
 from flows.reports import Onboarded
 from flows.stage_tasks import flow_workspace, run_stage
@@ -16,7 +17,6 @@ from pipelines.errors import ConfigError
 from pipelines.models_edit import add_model
 from pipelines.models_file import load_models
 from pipelines.references import Reference, check_name, parse_reference
-from pipelines.settings import Settings
 from pipelines.store.workspace import Workspace
 
 
@@ -58,10 +58,9 @@ def ensure_model(workspace: Workspace, model: ModelForm, use: UseForm) -> None:
     wanted = parse_reference(model.reference)
     known = models.models.get(model.name)
     if known is not None and _same_source(wanted, parse_reference(known.reference)):
-        entry = model.entry(known.reference)
+        entry = model.entry(known.reference, known.base)
     else:
-        resolved = _resolve(wanted, model, workspace.settings)
-        entry = model.entry(str(resolved))
+        entry = resolved_entry(workspace, model, wanted)
 
     def add(root: Path) -> list[str]:
         add_model(root, model.name, entry, use.declared())
@@ -77,12 +76,3 @@ def _same_source(wanted: Reference, known: Reference) -> bool:
         known.scheme, known.where, known.revision,
     )  # fmt: skip
     return same and wanted.pin in ("", known.pin)
-
-
-def _resolve(reference: Reference, model: ModelForm, settings: Settings) -> Reference:
-    from pipelines.sources.dispatch import resolve
-    from pipelines.sources.intake import Wanted
-    from pipelines.store.objects import ObjectStore
-
-    wanted = Wanted(reference=reference, include=model.include, exclude=model.exclude)
-    return resolve(wanted, ObjectStore(settings.home))

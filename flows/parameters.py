@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic_core import PydanticUndefined
 
 from pipelines.batch.job import Classification
-from pipelines.models_file import DeclaredUse, ModelEntry
+from pipelines.models_file import Base, DeclaredUse, ModelEntry
 from pipelines.references import NAME_PATTERN, check_name
 
 
@@ -139,11 +139,15 @@ class ModelForm(Form):
         examples=("consolidated*.safetensors",),
     )  # fmt: skip
 
-    def entry(self, reference: str) -> ModelEntry:
-        """The same as an entry of models.yaml, from where `reference` says."""
-        return ModelEntry.model_validate(
-            {**self.model_dump(exclude={"name"}), "reference": reference}
-        )
+    base: str = _ask(
+        6, "Base", "For an adapter: the model of the registry that it changes. Leave empty for the "
+        "one that the adapter names.", default="", examples=("smollm2",),
+    )  # fmt: skip
+
+    def entry(self, reference: str, base: Base | None) -> ModelEntry:
+        """The same as an entry of models.yaml: from `reference`, changing `base` if an adapter."""
+        stated = self.model_dump(exclude={"name"})
+        return ModelEntry.model_validate({**stated, "reference": reference, "base": base})
 
 
 class TuningForm(Form):

@@ -87,6 +87,23 @@ def fetch(wanted: Wanted, store: ObjectStore, model: Path, origin: Path) -> Fetc
         )
 
 
+def peek(wanted: Wanted, store: ObjectStore, path: str) -> bytes | None:
+    """One small file of a resolved reference, or None when its source has no such file.
+
+    Raises as `fetch` does.
+    """
+    arrival = intake.recall(wanted, store)
+    if arrival is not None:
+        sha256s = [file.sha256 for file in arrival.files if file.path == path]
+        return store.path(store.find(sha256s)[sha256s[0]].md5).read_bytes() if sha256s else None
+    with _open(wanted.reference, store) as source:
+        offer = source.offers.get(path)
+        if offer is None:
+            return None
+        there = intake.receive_all(source, [offer], store)[offer.key]
+        return store.path(there.md5).read_bytes()
+
+
 def _claims(
     arrival: intake.Arrival, wanted: Wanted, store: ObjectStore, origin: Path
 ) -> tuple[LicenceClaim, ...]:

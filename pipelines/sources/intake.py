@@ -8,6 +8,7 @@ reference is taken from the store afterwards, without asking its source again.
 from __future__ import annotations
 
 import fnmatch
+import functools
 import os
 import shutil
 import threading
@@ -20,16 +21,18 @@ from typing import Literal, Protocol
 
 from pydantic import ValidationError
 
-from pipelines.canonical import Frozen, sha256_bytes, write_record
+from pipelines.canonical import Frozen, sha256_bytes, sha256_file, write_record
 from pipelines.digest import FileEntry, weight_digest
 from pipelines.errors import NoSpaceLeft
 from pipelines.progress import report
 from pipelines.references import Reference
+from pipelines.sources import duplicates, selection
 from pipelines.sources.selection import Selection, check_names, require_weights
 from pipelines.store.ledger import Row
 from pipelines.store.objects import ObjectStore, StoredObject
 from pipelines.store.receiving import SMALL_BYTES, Offer, Reader, known, receive
 
+FOLLOWS_RULES = ("hf", "pypi", "ollama")  # the others are pinned by what was taken of them
 _SMALL_BATCH = 500  # small files whose rows reach the ledger together
 
 
@@ -100,12 +103,12 @@ def bring_in(source: Source, wanted: Wanted, store: ObjectStore) -> Arrival:
     """
     name = str(source.reference)
     check_names(name, source.offers)
-    selection = _filtered(source, wanted)
-    require_weights(name, selection)
-    texts = (*selection.licences, *selection.papers)
-    offers = [source.offers[path] for path in (*selection.model, *texts)]
-    objects = _receive_all(source, offers, store)
-    placed = [(path, "model", source.placed(path, selection)) for path in selection.model]
+    chosen = _filtered(source, wanted)
+    require_weights(name, chosen)
+    texts = (*chosen.licences, *chosen.papers)
+    offers = [source.offers[path] for path in (*chosen.model, *texts)]
+    objects = receive_all(source, offers, store)
+    placed = [(path, "model", source.placed(path, chosen)) for path in chosen.model]
     placed += [(path, "text", path) for path in texts]
     files = [
         {
@@ -116,7 +119,7 @@ def bring_in(source: Source, wanted: Wanted, store: ObjectStore) -> Arrival:
         }
         for path, kind, inner in placed
     ]
-    return Arrival.model_validate({"files": files, "left_out": selection.left_out})
+    return Arrival.model_validate({"files": files, "left_out": chosen.left_out})
 
 
 def remember(arrival: Arrival, wanted: Wanted, store: ObjectStore) -> None:
@@ -221,10 +224,10 @@ class _Transfers:
         self.meter.add(count)
 
 
-def _receive_all(
+def receive_all(
     source: Source, offers: Sequence[Offer], store: ObjectStore
 ) -> dict[str, StoredObject]:
-    """Every offer's object, by key: found in the store, or brought in now."""
+    """Every offer's object, by key: found in the store, or brought in now; raises as `bring_in`."""
     unique = {offer.key: offer for offer in offers}
     objects = known(store, list(unique.values()))
     missing = [offer for key, offer in unique.items() if key not in objects]
@@ -269,18 +272,21 @@ def _batches(source: Source, offers: Sequence[Offer]) -> list[list[Offer]]:
 
 
 def _filtered(source: Source, wanted: Wanted) -> Selection:
-    """The source's selection, with the model files that the patterns leave out left out."""
-    everything = source.select(list(source.offers))
+    """The source's selection among the files that the patterns leave, and all texts."""
+    paths = list(source.offers)
     if not (wanted.include or wanted.exclude):
-        return everything
-    unwanted = {
-        path
-        for path in everything.model
-        if (wanted.include and not _matches(path, wanted.include)) or _matches(path, wanted.exclude)
-    }
-    kept = source.select([path for path in source.offers if path not in unwanted])
-    left_out = tuple(sorted({*kept.left_out, *unwanted}))
-    return kept.model_copy(update={"left_out": left_out})
+        return source.select(paths)
+    # Before the rules about second copies: who asks for the copy must get it.
+    everything = source.select(paths)
+    texts = {*everything.licences, *everything.papers}
+    unwanted = {path for path in paths if path not in texts and not _is_wanted(path, wanted)}
+    kept = source.select([path for path in paths if path not in unwanted])
+    return kept.model_copy(update={"left_out": tuple(sorted({*kept.left_out, *unwanted}))})
+
+
+def _is_wanted(path: str, wanted: Wanted) -> bool:
+    included = not wanted.include or _matches(path, wanted.include)
+    return included and not _matches(path, wanted.exclude)
 
 
 def _matches(path: str, patterns: Sequence[str]) -> bool:
@@ -288,5 +294,14 @@ def _matches(path: str, patterns: Sequence[str]) -> bool:
 
 
 def _record_path(wanted: Wanted, store: ObjectStore) -> Path:
-    key = sha256_bytes(wanted.model_dump_json().encode())
+    said = wanted.model_dump_json()
+    if wanted.reference.scheme in FOLLOWS_RULES:
+        said += _rules()  # what is taken of these depends on the rules of the day
+    key = sha256_bytes(said.encode())
     return store.home / "downloads" / "sources" / f"{key}.json"
+
+
+@functools.cache
+def _rules() -> str:
+    """The digest of the modules that say which files are taken."""
+    return "".join(sha256_file(Path(str(rules.__file__))) for rules in (selection, duplicates))

@@ -67,7 +67,8 @@ class Workspace:
         """
         for _ in range(_PUSH_ATTEMPTS):
             if self._touched:
-                self.dvc("push", "--run-cache", "--quiet", *self._touched)
+                # Not --quiet: it would hide why a push failed (a full disk, refused keys).
+                self.dvc("push", "--run-cache", *self._touched)
             git.commit_all(self.root, message)
             if git.push(self.root):
                 self._touched.clear()

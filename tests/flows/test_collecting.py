@@ -77,7 +77,7 @@ def test_a_budget_that_cannot_be_met_is_a_fact_and_no_error(
 
 def test_the_tables_name_what_goes_why_and_how_much(toy: Settings, superseded: Path) -> None:
     config = parse_config("", "0m", not_in_remote=False)
-    _, going, totals = tables(collect_garbage(toy, config, removing=False))
+    going, totals = tables(collect_garbage(toy, config, removing=False))
     kinds = {row[0]: row[1:4] for row in going.rows}
     why = "no release, branch, work tree or run needs it"
     assert kinds["object"] == ("never in a commit", why, "1.8 kB")

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import random
+import secrets
 import threading
 import zlib
 from collections.abc import Iterator
@@ -48,19 +49,25 @@ FILES = {
 
 @dataclass
 class Bucket:
-    """One bucket with a model under models/tiny/."""
+    """A bucket with a model under one prefix."""
 
     server: S3Server
     name: str
+    prefix: str
 
     @property
     def model(self) -> str:
-        return f"s3://{self.name}/models/tiny"
+        return f"s3://{self.name}/{self.prefix}"
+
+    def key(self, path: str) -> str:
+        return f"{self.prefix}/{path}"
 
     def put(self, path: str, data: bytes, **options: Any) -> None:
-        self.server.client().put_object(
-            Bucket=self.name, Key=f"models/tiny/{path}", Body=data, **options
-        )
+        self.server.client().put_object(Bucket=self.name, Key=self.key(path), Body=data, **options)
+
+    def fill(self) -> None:
+        for path, data in FILES.items():
+            self.put(path, data)
 
 
 @pytest.fixture(autouse=True)
@@ -69,13 +76,18 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bucket, "_ATTEMPTS", 3)
 
 
+@pytest.fixture(scope="module")
+def shared(s3_server: S3Server) -> str:
+    """One bucket for all: SeaweedFS sets several volumes aside for each, and has few."""
+    return s3_server.bucket()
+
+
 @pytest.fixture
-def kept(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+def kept(s3_server: S3Server, shared: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     for name, value in s3_server.environ().items():
         monkeypatch.setenv(name, value)
-    made = Bucket(s3_server, s3_server.bucket())
-    for path, data in FILES.items():
-        made.put(path, data)
+    made = Bucket(s3_server, shared, f"models/{secrets.token_hex(4)}")
+    made.fill()
     return made
 
 
@@ -100,10 +112,6 @@ def fetch(reference: Reference, store: ObjectStore, out: Path) -> Fetched:
     (out / "model").mkdir(parents=True)
     (out / "origin").mkdir()
     return dispatch.fetch(Wanted(reference=reference), store, out / "model", out / "origin")
-
-
-def key_of(path: str) -> str:
-    return f"models/tiny/{path}"
 
 
 def test_a_prefix_is_pinned_to_the_weight_digest_of_what_is_taken(
@@ -166,7 +174,7 @@ def test_a_whole_bucket_can_be_a_source(kept: Bucket, store: ObjectStore, tmp_pa
 
 def test_a_prefix_ends_at_a_slash(kept: Bucket, store: ObjectStore, tmp_path: Path) -> None:
     client = kept.server.client()
-    client.put_object(Bucket=kept.name, Key="models/tiny-2/other.safetensors", Body=b"other")
+    client.put_object(Bucket=kept.name, Key=f"{kept.prefix}-2/other.safetensors", Body=b"other")
 
     fetched = fetch(resolve(kept.model, store), store, tmp_path)
 
@@ -215,7 +223,7 @@ def test_a_store_that_keeps_checksums_is_held_to_them(
     algorithm: str,
 ) -> None:
     kept.put("model.safetensors", WEIGHTS, **options)
-    proxy.flips.add(key_of("model.safetensors"))
+    proxy.flips.add(kept.key("model.safetensors"))
 
     with pytest.raises(SourceChanged, match=f"resolved to {algorithm} "):
         resolve(kept.model, store)
@@ -227,11 +235,11 @@ def test_a_store_that_keeps_checksums_is_held_to_them(
 def test_small_objects_are_held_to_the_checksum_they_come_with(
     kept: Bucket, proxy: S3Proxy, store: ObjectStore
 ) -> None:
-    proxy.flips.add(key_of("config.json"))
+    proxy.flips.add(kept.key("config.json"))
 
     with pytest.raises(SourceChanged, match=r"config\.json: .*the checksum that the store keeps"):
         resolve(kept.model, store)
-    assert ("HEAD", key_of("config.json"), "") not in proxy.asked
+    assert ("HEAD", kept.key("config.json"), "") not in proxy.asked
 
 
 def test_an_object_uploaded_in_parts_states_no_digest_of_its_bytes(
@@ -243,7 +251,7 @@ def test_an_object_uploaded_in_parts_states_no_digest_of_its_bytes(
     kept.server.client().upload_fileobj(
         io.BytesIO(parts),
         kept.name,
-        key_of("model.safetensors"),
+        kept.key("model.safetensors"),
         Config=TransferConfig(multipart_threshold=5 << 20, multipart_chunksize=5 << 20),
     )
 
@@ -296,7 +304,7 @@ def test_an_object_replaced_after_the_listing_is_refused_and_not_mixed(
     kept: Bucket, proxy: S3Proxy, store: ObjectStore, tmp_path: Path
 ) -> None:
     other = WEIGHTS[::-1]
-    proxy.cuts[key_of("model.safetensors")] = [1_000_000]
+    proxy.cuts[kept.key("model.safetensors")] = [1_000_000]
     once = threading.Event()
 
     def replace(key: str) -> None:
@@ -340,13 +348,14 @@ def test_an_object_removed_after_the_listing_is_refused(
 def test_where_versions_are_kept_the_listed_one_is_read(
     kept: Bucket, proxy: S3Proxy, store: ObjectStore, tmp_path: Path
 ) -> None:
+    kept.name = kept.server.bucket()
     kept.server.client().put_bucket_versioning(
         Bucket=kept.name, VersioningConfiguration={"Status": "Enabled"}
     )
-    kept.put("model.safetensors", WEIGHTS)
+    kept.fill()
 
     def replace(key: str) -> None:
-        if key == key_of("model.safetensors"):
+        if key == kept.key("model.safetensors"):
             kept.put("model.safetensors", WEIGHTS[::-1])
 
     proxy.before_get = replace
@@ -371,7 +380,7 @@ def test_a_stream_that_breaks_off_goes_on_at_the_byte_that_it_reached(
     kept: Bucket, proxy: S3Proxy, store: ObjectStore, tmp_path: Path, resets: bool
 ) -> None:
     proxy.resets = resets
-    large, small = key_of("model.safetensors"), key_of("config.json")
+    large, small = kept.key("model.safetensors"), kept.key("config.json")
     proxy.cuts = {large: [1_000_000, 0, 7], small: [5]}
 
     fetched = fetch(resolve(kept.model, store), store, tmp_path)
@@ -388,7 +397,7 @@ def test_a_second_run_asks_only_for_what_is_missing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    large = key_of("model.safetensors")
+    large = kept.key("model.safetensors")
     proxy.cuts = {large: [2_000_000]}
     monkeypatch.setattr(resuming, "_ATTEMPTS", 1)
     with pytest.raises(TransferCutOff, match="2000000 of 3000000 bytes came"):
@@ -411,7 +420,7 @@ def test_an_object_replaced_between_two_runs_is_fetched_whole(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    proxy.cuts = {key_of("model.safetensors"): [2_000_000]}
+    proxy.cuts = {kept.key("model.safetensors"): [2_000_000]}
     monkeypatch.setattr(resuming, "_ATTEMPTS", 1)
     with pytest.raises(TransferCutOff):
         resolve(kept.model, store)
@@ -427,7 +436,7 @@ def test_a_store_that_knows_no_ranges_is_read_past_what_is_here(
     kept: Bucket, proxy: S3Proxy, store: ObjectStore, tmp_path: Path
 ) -> None:
     proxy.drops = {"Range"}
-    proxy.cuts = {key_of("model.safetensors"): [2_000_000, 1_500_000]}
+    proxy.cuts = {kept.key("model.safetensors"): [2_000_000, 1_500_000]}
 
     fetched = fetch(resolve(kept.model, store), store, tmp_path)
 
@@ -443,7 +452,7 @@ def test_a_store_that_falls_silent_is_asked_again(
 ) -> None:
     monkeypatch.setattr(bucket, "_READ_TIMEOUT_S", 1.0)
     proxy.stalls = True
-    proxy.cuts = {key_of("model.safetensors"): [1_000_000]}
+    proxy.cuts = {kept.key("model.safetensors"): [1_000_000]}
 
     fetched = fetch(resolve(kept.model, store), store, tmp_path)
 
@@ -481,7 +490,7 @@ def test_an_endpoint_that_is_no_url_is_a_mistake(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "nonsense")
 
-    with pytest.raises(ConfigError, match="AWS_ENDPOINT_URL: .*nonsense"):
+    with pytest.raises(ConfigError, match=r"AWS_ENDPOINT_URL: .*nonsense"):
         resolve(kept.model, store)
 
 
@@ -490,7 +499,7 @@ def test_a_missing_bucket_is_not_found(kept: Bucket, store: ObjectStore) -> None
         resolve("s3://no-such-bucket/models", store)
 
 
-@pytest.mark.parametrize("prefix", ["models/tin", "nothing", "models/tiny/none.gguf"])
+@pytest.mark.parametrize("prefix", ["model", "nothing", "models/none.gguf"])
 def test_an_empty_prefix_is_not_found(kept: Bucket, store: ObjectStore, prefix: str) -> None:
     with pytest.raises(SourceNotFound, match="nothing lies under this prefix"):
         resolve(f"s3://{kept.name}/{prefix}", store)
@@ -522,8 +531,10 @@ def test_a_machine_without_keys_is_told_how_to_give_them(
 def test_an_unsafe_key_is_refused_before_a_byte_is_fetched(
     kept: Bucket, proxy: S3Proxy, store: ObjectStore, name: str
 ) -> None:
-    listed = key_of("config.json").encode()  # SeaweedFS takes no such names: the listing is edited
-    proxy.listing = lambda body: body.replace(listed, key_of(name).encode())
+    listed = kept.key(
+        "config.json"
+    ).encode()  # SeaweedFS takes no such names: the listing is edited
+    proxy.listing = lambda body: body.replace(listed, kept.key(name).encode())
 
     with pytest.raises(UnusableSource, match="is unsafe"):
         resolve(kept.model, store)

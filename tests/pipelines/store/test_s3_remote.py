@@ -165,7 +165,7 @@ def test_a_work_tree_pulls_from_the_bucket(elsewhere: Settings) -> None:
 
 @pytest.mark.parametrize(
     ("path", "name"),
-    [("models/base", "weights.bin"), ("evidence/good/verdict", "verdict.json")],
+    [("models/base", "weights.bin"), ("evidence/base/verification", "verification.json")],
 )
 def test_an_object_replaced_in_the_bucket_is_refused(
     elsewhere: Settings,

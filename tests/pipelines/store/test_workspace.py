@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -170,3 +171,13 @@ def assert_is_the_object(machine: Settings, root: Path, name: str) -> None:
     cached = machine.cache / "files" / "md5" / address[:2] / address[2:]
     assert (root / name).stat().st_ino == cached.stat().st_ino
     assert cached.stat().st_mode & 0o777 == 0o444
+
+
+def test_a_push_that_fails_says_why(toy: Machine, tmp_path: Path) -> None:
+    with open_workspace(toy("one")) as workspace:
+        workspace.reproduce("copy@a")
+        remote = tmp_path / "toy" / "dvc-remote"
+        shutil.rmtree(remote, ignore_errors=True)
+        remote.write_text("a file where the remote should be")
+        with pytest.raises(CommandFailed, match="dvc-remote"):
+            workspace.publish("run a")
