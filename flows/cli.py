@@ -271,7 +271,6 @@ def onboard(
                 "include": include or (),
                 "exclude": exclude or (),
                 "base": base,
-                "base": base,
             }
         )
         done = flow(model, tuple(suite or ()), UseForm.model_validate({"purpose": purpose}))

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
+from tests.s3_server import S3Server
+
 _ERROR = (
     b'<?xml version="1.0"?><Error><Code>InternalError</Code><Message>We encountered an internal '
     b"error. Please try again.</Message></Error>"
@@ -27,7 +29,7 @@ class S3Proxy:
     """The running proxy; `asked` lists method, path and Range of requests for objects."""
 
     endpoint: str
-    upstream: str
+    server: S3Server  # what it stands in front of
     asked: list[tuple[str, str, str]] = field(default_factory=list)
     sent: dict[str, int] = field(default_factory=dict)  # bytes of each object's GETs
 
@@ -36,16 +38,16 @@ class S3Proxy:
     resets: bool = False  # what breaks off ends with a reset, not in silence
     stalls: bool = False  # what breaks off stays open, and silent
     flips: set[str] = field(default_factory=set)  # keys whose last byte comes wrong
-    drops: set[str] = field(default_factory=set)  # request headers that are not passed on
+    drops: str = ""  # the server does not know this request header
     before_get: Callable[[str], None] = lambda key: None
     listing: Callable[[bytes], bytes] = lambda body: body  # what becomes of a listing
 
 
 @contextmanager
-def s3_proxy(upstream: str) -> Iterator[S3Proxy]:
-    """Serve on a free loopback port while the block runs; `upstream` is http://host:port."""
+def s3_proxy(upstream: S3Server) -> Iterator[S3Proxy]:
+    """Serve on a free loopback port while the block runs."""
     server = _Server(("127.0.0.1", 0), _Handler)
-    state = S3Proxy(f"http://127.0.0.1:{server.server_address[1]}", urlsplit(upstream).netloc)
+    state = S3Proxy(f"http://127.0.0.1:{server.server_address[1]}", upstream)
     server.state = state
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
@@ -93,9 +95,11 @@ class _Handler(BaseHTTPRequestHandler):
         if state.failing:
             state.failing -= 1
             return self.send(500, [("Content-Type", "application/xml")], _ERROR)
-        upstream = http.client.HTTPConnection(state.upstream, timeout=30)
-        headers = {k: v for k, v in self.headers.items() if k not in state.drops}
-        upstream.request(self.command, self.path, headers=headers)
+        upstream = http.client.HTTPConnection(urlsplit(state.server.endpoint).netloc, timeout=30)
+        path, headers = self.path, dict(self.headers.items())
+        if state.drops and key and self.command == "GET":
+            path, headers = self.signed_anew(key), self.conditions()
+        upstream.request(self.command, path, headers=headers)
         answer = upstream.getresponse()
         body = answer.read()
         upstream.close()
@@ -109,6 +113,19 @@ class _Handler(BaseHTTPRequestHandler):
             state.sent[key] = state.sent.get(key, 0) + len(body[:cut])
             return self.send(answer.status, answer.getheaders(), body, cut)
         self.send(answer.status, answer.getheaders(), body)
+
+    def signed_anew(self, key: str) -> str:
+        """The path of a GET whose signature covers no header that could be left out."""
+        bucket = urlsplit(self.path).path.split("/")[1]
+        wanted = {"Bucket": bucket, "Key": key}
+        url = urlsplit(
+            self.server.state.server.client().generate_presigned_url("get_object", wanted)
+        )
+        return f"{url.path}?{url.query}"
+
+    def conditions(self) -> dict[str, str]:
+        known = {"Range", "If-Match"} - {self.server.state.drops}
+        return {name: self.headers[name] for name in known if name in self.headers}
 
     def send(
         self, status: int, headers: list[tuple[str, str]], body: bytes, cut: int | None = None

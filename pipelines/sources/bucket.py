@@ -67,7 +67,8 @@ class BucketSource:
         self._endpoint = "S3"
         with self._named_errors(str(reference)):
             self._client = _client()
-            self._endpoint = self._client.meta.endpoint_url
+        self._endpoint = self._client.meta.endpoint_url
+        with self._named_errors(str(reference)):
             listed = list(islice(self._list(), MAX_FILES + 1))
         names = [self._relative(found.key) for found in listed]
         check_names(str(reference), names)  # before names are normalised: two may become one

@@ -19,16 +19,8 @@ from pipelines.store.dvc import Dvc
 from pipelines.store.git import git
 from pipelines.store.referrers import listed_here, past_names, referrers, with_listed_files
 from pipelines.store.remote import OBJECTS, open_remote
-from pipelines.store.retention import (
-    REMOVING,
-    Item,
-    Needs,
-    Plan,
-    RetentionConfig,
-    is_dead,
-    make_plan,
-    sort_clones,
-)
+from pipelines.store.retention import REMOVING, Item, Needs, Plan, RetentionConfig
+from pipelines.store.survey import is_dead, make_plan, sort_clones
 from pipelines.store.workspace import open_workspace
 
 # Clones first (they hold links), then folders' listings: a listing that is there is whole.

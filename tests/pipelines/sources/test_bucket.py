@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from pipelines.canonical import sha256_bytes
 from pipelines.errors import (
@@ -29,6 +30,7 @@ from pipelines.errors import (
 from pipelines.references import Reference, parse_reference
 from pipelines.sources import bucket, dispatch, resuming
 from pipelines.sources.bucket import BucketSource, stated_by
+from pipelines.sources.bucket_errors import named_errors
 from pipelines.sources.dispatch import Fetched
 from pipelines.sources.intake import Wanted
 from pipelines.store.objects import ObjectStore
@@ -94,7 +96,7 @@ def kept(s3_server: S3Server, shared: str, monkeypatch: pytest.MonkeyPatch) -> B
 @pytest.fixture
 def proxy(kept: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Proxy]:
     """What stands between us and the bucket."""
-    with s3_proxy(kept.server.endpoint) as proxy:
+    with s3_proxy(kept.server) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         yield proxy
 
@@ -164,12 +166,15 @@ def test_one_object_of_weights_is_a_source_by_itself(
     assert [entry.path for entry in fetch(found, store, tmp_path).files] == ["model.safetensors"]
 
 
-def test_a_whole_bucket_can_be_a_source(kept: Bucket, store: ObjectStore, tmp_path: Path) -> None:
-    found = resolve(f"s3://{kept.name}", store)
+def test_a_whole_bucket_can_be_a_source(
+    kept: Bucket, s3_server: S3Server, store: ObjectStore, tmp_path: Path
+) -> None:
+    alone = Bucket(s3_server, s3_server.bucket(), "of-it")
+    alone.fill()
 
-    paths = [entry.path for entry in fetch(found, store, tmp_path).files]
+    fetched = fetch(resolve(f"s3://{alone.name}", store), store, tmp_path)
 
-    assert "models/tiny/model.safetensors" in paths
+    assert "of-it/model.safetensors" in {entry.path for entry in fetched.files}
 
 
 def test_a_prefix_ends_at_a_slash(kept: Bucket, store: ObjectStore, tmp_path: Path) -> None:
@@ -326,7 +331,7 @@ def test_an_object_replaced_after_the_listing_is_refused_and_not_mixed(
 def test_a_store_that_ignores_the_condition_is_noticed(
     kept: Bucket, proxy: S3Proxy, store: ObjectStore, path: str
 ) -> None:
-    proxy.drops = {"If-Match"}
+    proxy.drops = "If-Match"
     proxy.before_get = lambda key: kept.put(path, FILES[path][::-1]) if path in key else None
 
     with pytest.raises(SourceChanged, match=f"{path}.*ETag"):
@@ -435,7 +440,7 @@ def test_an_object_replaced_between_two_runs_is_fetched_whole(
 def test_a_store_that_knows_no_ranges_is_read_past_what_is_here(
     kept: Bucket, proxy: S3Proxy, store: ObjectStore, tmp_path: Path
 ) -> None:
-    proxy.drops = {"Range"}
+    proxy.drops = "Range"
     proxy.cuts = {kept.key("model.safetensors"): [2_000_000, 1_500_000]}
 
     fetched = fetch(resolve(kept.model, store), store, tmp_path)
@@ -523,6 +528,26 @@ def test_a_machine_without_keys_is_told_how_to_give_them(
 
     with pytest.raises(SourceClosed, match=r"Unable to locate credentials.*AWS_ACCESS_KEY_ID"):
         resolve(kept.model, store)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error", "fact"),
+    [
+        (403, "AccessDenied", SourceClosed, "refuses access .AccessDenied"),
+        (403, "InvalidObjectState", UnusableSource, "is archived"),
+        (400, "ExpiredToken", SourceClosed, "refuses access .ExpiredToken"),
+        (301, "PermanentRedirect", SourceUnreachable, "answers with 301"),
+        (503, "SlowDown", SourceUnreachable, "answers with 503"),
+    ],
+)
+def test_what_aws_answers_is_told_apart(
+    status: int, code: str, error: type[Exception], fact: str
+) -> None:
+    # Answers that SeaweedFS never gives.
+    response: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+
+    with pytest.raises(error, match=fact), named_errors("s3://b/m", "https://s3", "b"):
+        raise ClientError(response, "GetObject")
 
 
 @pytest.mark.parametrize(
