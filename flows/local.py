@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -17,12 +18,21 @@ from flows.server import (
     running_worker,
 )
 from pipelines.canonical import write_bytes
-from pipelines.errors import Busy, ServerUnreachable
+from pipelines.errors import Busy, ServerUnreachable, WeighbridgeError
 from pipelines.settings import Settings
 
 DEFAULT_PORT = 4200
+_RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 _POLL_S = 10.0
 _SILENT_POLLS = 6
+
+
+def _without_own_traceback(record: logging.LogRecord) -> bool:
+    """Log an error of ours as its message: who reads a terminal needs the fact and the remedy."""
+    if record.exc_info and isinstance(record.exc_info[1], WeighbridgeError):
+        record.msg, record.args = "%s", (record.exc_info[1],)
+        record.exc_info = None
+    return True
 
 
 @contextmanager
@@ -34,6 +44,8 @@ def reporting(settings: Settings) -> Iterator[None]:
     same database for as long as the block lasts. Call this before anything imports Prefect.
     """
     _name_registry(settings)
+    for name in _RUN_LOGGERS:
+        logging.getLogger(name).addFilter(_without_own_traceback)
     if os.environ.get("PREFECT_API_URL") or _profile_names_server():
         yield
         return

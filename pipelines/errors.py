@@ -25,6 +25,7 @@
     │   │   ├── VerdictForOtherDigest
     │   │   ├── VerdictStale
     │   │   ├── EvidenceTooOld
+    │   │   ├── WaiverExpired
     │   │   ├── BaselineMoved
     │   │   └── ApprovalsMissing
     │   ├── SignatureRefused         a signature that is missing or wrong
@@ -178,6 +179,7 @@ class NotVerified(Refused):
 
     def __init__(self, name: str, reasons: Sequence[str]) -> None:
         listed = "; ".join(reasons) if reasons else "there is no verification record"
+        listed = listed.removesuffix(".")
         super().__init__(
             f"{name} is not verified: {listed}. Mend what the findings name and run "
             f"`weighbridge onboard {name}` again."
@@ -337,6 +339,17 @@ class EvidenceTooOld(PromotionRefused):
         super().__init__(
             f"evidence about {name} is too old: {fact}. Run the evaluations again with "
             "`weighbridge evaluate --again`."
+        )
+
+
+class WaiverExpired(PromotionRefused):
+    """A verification that rests on a waiver whose last day is over."""
+
+    def __init__(self, name: str, ended: Sequence[str]) -> None:
+        super().__init__(
+            f"the verification of {name} rests on waivers that have ended: {'; '.join(ended)}. "
+            "Mend what they waived, or have them decided again under policy/waivers; then verify, "
+            "evaluate and gate again."
         )
 
 

@@ -30,16 +30,22 @@ from pipelines.models_file import (
     parse_config,
 )
 from pipelines.references import check_name
+from pipelines.store.integrity import locked_stages
 
 _WIDTH = 10_000  # never fold a line: a folded reference is hard to search for
 
 
 def add_model(root: Path, name: str, entry: ModelEntry, use: DeclaredUse) -> bool:
-    """Add weights from outside; raises BadName, or NameTaken when the name means something else."""
+    """Add weights from outside; raises BadName, or NameTaken when the name means something else.
+
+    A name stays with its weights once they were ingested. Until then, as after a refusal at the
+    door, the entry may be replaced.
+    """
+    free = f"ingest@{name}" not in locked_stages(root)
     with _editing(root) as models:
         _refuse_other_kind(root, models, name, "tunings", "a tuning")
-        _add(root, models, "models", name, entry)
-        _add(root, models, "uses", name, use)
+        _add(root, models, "models", name, entry, replace=free)
+        _add(root, models, "uses", name, use, replace=free)
     return models.changed
 
 
@@ -143,12 +149,15 @@ def _yaml() -> YAML:
     return yaml
 
 
-def _add(root: Path, models: _Models, section: str, name: str, entry: Frozen) -> None:
+def _add(
+    root: Path, models: _Models, section: str, name: str, entry: Frozen, *, replace: bool = False
+) -> None:
     check_name(name)
     there = models.entry(section, name)
-    if there is None:
+    same = there is not None and type(entry).model_validate(there) == entry
+    if there is None or (replace and not same):
         models.put(section, name, _plain(entry))
-    elif type(entry).model_validate(there) != entry:
+    elif not same:
         kind = section.removesuffix("s")
         listed = ", ".join(f"{key}: {value}" for key, value in there.items())
         raise NameTaken(root / "models.yaml", kind, name, listed or "default values")

@@ -8,6 +8,7 @@ lm-eval gives them.
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -17,7 +18,7 @@ from pipelines.canonical import Frozen
 from pipelines.digest import FileEntry
 from pipelines.errors import ConfigError, WrongKindOfPath
 
-Severity = Literal["info", "warning", "refusal"]
+Severity = Literal["info", "warning", "waived", "refusal"]
 Outcome = Literal["pass", "block", "cannot_tell"]
 
 
@@ -61,6 +62,14 @@ class ManifestRecord(Frozen):
     licences: tuple[LicenceClaim, ...] = ()
 
 
+class Waiver(Frozen):
+    """Somebody's answer for one rule about one set of weights, until a day."""
+
+    reason: str
+    approver: str
+    expires: date = Field(description="the last day on which it holds")
+
+
 class Finding(Frozen):
     """One fact that a check found, with what to do about it."""
 
@@ -69,6 +78,27 @@ class Finding(Frozen):
     file: str = Field(description="Path within the model folder, or '' for the whole")
     fact: str
     remedy: str
+    waiver: Waiver | None = Field(default=None, description="of a finding that is waived")
+
+
+class LicenceStep(Frozen):
+    """The licence of one set of weights on the path to a model."""
+
+    subject: str = Field(description="an ancestor's name, or '' for the model itself")
+    families: tuple[str, ...] = Field(description="all of which hold; empty: not established")
+    claims: tuple[str, ...] = Field(description="what was found, each with its place")
+    spdx: tuple[str, ...] = Field(default=(), description="SPDX ids, as far as there are any")
+    sources: tuple[str, ...] = Field(default=(), description="where the terms were read, with date")
+
+
+class UseAnswer(Frozen):
+    """One question of the declared use, and what one licence on the path answers."""
+
+    family: str
+    question: str
+    declared: str
+    terms: str
+    allowed: bool
 
 
 class LicenceDecision(Frozen):
@@ -80,6 +110,8 @@ class LicenceDecision(Frozen):
     allowed: bool
     obligations: tuple[str, ...] = ()
     source: str = Field(description="Where the licence facts were read, with date")
+    path: tuple[LicenceStep, ...] = ()
+    answers: tuple[UseAnswer, ...] = ()
 
 
 class VerificationRecord(Frozen):
@@ -96,6 +128,9 @@ class VerificationRecord(Frozen):
     parameters: int = Field(description="number of scalar weights in all tensors")
     template_sha256: str = Field(description="of the chat template's UTF-8 text, '' if none")
     licence: LicenceDecision
+    saved_with: dict[str, str] = Field(
+        default={}, description="package to version, as the configuration says; not what it needs"
+    )
     statement: str = Field(description="what this verdict does not prove")
 
 

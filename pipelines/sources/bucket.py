@@ -247,12 +247,13 @@ def _client() -> S3Client:
         read_timeout=_READ_TIMEOUT_S,
         max_pool_connections=_QUESTIONS,
     )
+    session = boto3.session.Session()
     try:
-        client: S3Client = boto3.session.Session().client("s3", config=config)
+        client: S3Client = session.client("s3", config=config)
         if (urlsplit(client.meta.endpoint_url).hostname or "").endswith(_AWS):
             return client
         by_path = config.merge(Config(s3={"addressing_style": "path"}))
-        return boto3.session.Session().client("s3", config=by_path)
+        return session.client("s3", config=by_path)
     except ValueError as error:  # botocore's word for an endpoint that is no URL
         remedy = "Write https://host or http://host:port in AWS_ENDPOINT_URL."
         raise ConfigError("AWS_ENDPOINT_URL", str(error), remedy) from error

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pipelines.records import Finding, Severity
 
 REFETCH = "Fetch the file again from its publisher, at the pinned revision."
-_ORDER: dict[Severity, int] = {"refusal": 0, "warning": 1, "info": 2}
+_ORDER: dict[Severity, int] = {"refusal": 0, "waived": 1, "warning": 2, "info": 3}
 
 
 def refusal(rule: str, file: str, fact: str, remedy: str = REFETCH) -> Finding:

@@ -81,8 +81,18 @@ def test_adding_the_same_again_changes_nothing(root: Path) -> None:
     assert (root / "models.yaml").read_bytes() == before
 
 
+def test_a_name_that_was_never_ingested_may_get_another_source(root: Path) -> None:
+    add_model(root, "base", ENTRY, USE)
+    other = ModelEntry(reference=f"pypi://other==1.0#sha256={'c' * 64}")
+
+    assert add_model(root, "base", other, USE)
+
+    assert load_models(root).models["base"] == other
+
+
 def test_name_does_not_move_to_other_weights(root: Path) -> None:
     add_model(root, "base", ENTRY, USE)
+    (root / "dvc.lock").write_text("schema: '2.0'\nstages:\n  ingest@base: {cmd: ingest}\n")
     before = (root / "models.yaml").read_bytes()
     other = ModelEntry(reference=f"pypi://other==1.0#sha256={'c' * 64}")
     with pytest.raises(NameTaken, match="some-model"):

@@ -10,9 +10,10 @@ import secrets
 import threading
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.exceptions import ClientError
@@ -37,6 +38,9 @@ from pipelines.store.objects import ObjectStore
 from tests.s3_proxy import S3Proxy, s3_proxy
 from tests.s3_server import S3Server
 
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
 SIZE = 3_000_000
 WEIGHTS = random.Random(3).randbytes(SIZE)
 CONFIG = b'{"model_type": "llama"}'
@@ -54,6 +58,7 @@ class Bucket:
     """A bucket with a model under one prefix."""
 
     server: S3Server
+    client: S3Client
     name: str
     prefix: str
 
@@ -68,27 +73,27 @@ class Bucket:
         self.server.client().put_object(Bucket=self.name, Key=self.key(path), Body=data, **options)
 
     def fill(self) -> None:
-        for path, data in FILES.items():
-            self.put(path, data)
+        with ThreadPoolExecutor(len(FILES)) as pool:
+            list(pool.map(self.put, FILES, FILES.values()))
 
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resuming, "_FIRST_PAUSE_S", 0.001)
-    monkeypatch.setattr(bucket, "_ATTEMPTS", 3)
+    monkeypatch.setattr(bucket, "_ATTEMPTS", 2)
 
 
 @pytest.fixture(scope="module")
-def shared(s3_server: S3Server) -> str:
+def shared(s3_server: S3Server) -> Bucket:
     """One bucket for all: SeaweedFS sets several volumes aside for each, and has few."""
-    return s3_server.bucket()
+    return Bucket(s3_server, s3_server.client(), s3_server.bucket(), "")
 
 
 @pytest.fixture
-def kept(s3_server: S3Server, shared: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    for name, value in s3_server.environ().items():
+def kept(shared: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    for name, value in shared.server.environ().items():
         monkeypatch.setenv(name, value)
-    made = Bucket(s3_server, shared, f"models/{secrets.token_hex(4)}")
+    made = replace(shared, prefix=f"models/{secrets.token_hex(4)}")
     made.fill()
     return made
 
@@ -166,10 +171,8 @@ def test_one_object_of_weights_is_a_source_by_itself(
     assert [entry.path for entry in fetch(found, store, tmp_path).files] == ["model.safetensors"]
 
 
-def test_a_whole_bucket_can_be_a_source(
-    kept: Bucket, s3_server: S3Server, store: ObjectStore, tmp_path: Path
-) -> None:
-    alone = Bucket(s3_server, s3_server.bucket(), "of-it")
+def test_a_whole_bucket_can_be_a_source(kept: Bucket, store: ObjectStore, tmp_path: Path) -> None:
+    alone = replace(kept, name=kept.server.bucket(), prefix="of-it")
     alone.fill()
 
     fetched = fetch(resolve(f"s3://{alone.name}", store), store, tmp_path)
@@ -178,8 +181,9 @@ def test_a_whole_bucket_can_be_a_source(
 
 
 def test_a_prefix_ends_at_a_slash(kept: Bucket, store: ObjectStore, tmp_path: Path) -> None:
-    client = kept.server.client()
-    client.put_object(Bucket=kept.name, Key=f"{kept.prefix}-2/other.safetensors", Body=b"other")
+    kept.client.put_object(
+        Bucket=kept.name, Key=f"{kept.prefix}-2/other.safetensors", Body=b"other"
+    )
 
     fetched = fetch(resolve(kept.model, store), store, tmp_path)
 
@@ -253,7 +257,7 @@ def test_an_object_uploaded_in_parts_states_no_digest_of_its_bytes(
     from boto3.s3.transfer import TransferConfig
 
     parts = WEIGHTS * 4
-    kept.server.client().upload_fileobj(
+    kept.client.upload_fileobj(
         io.BytesIO(parts),
         kept.name,
         kept.key("model.safetensors"),
@@ -312,13 +316,13 @@ def test_an_object_replaced_after_the_listing_is_refused_and_not_mixed(
     proxy.cuts[kept.key("model.safetensors")] = [1_000_000]
     once = threading.Event()
 
-    def replace(key: str) -> None:
+    def put_another(key: str) -> None:
         asked_again = [entry for entry in proxy.asked if entry[2] == "bytes=1000000-"]
         if asked_again and not once.is_set():
             once.set()
             kept.put("model.safetensors", other)
 
-    proxy.before_get = replace
+    proxy.before_get = put_another
 
     with pytest.raises(SourceChanged, match=r"model\.safetensors: .*another object"):
         resolve(kept.model, store)
@@ -342,7 +346,7 @@ def test_an_object_removed_after_the_listing_is_refused(
     kept: Bucket, proxy: S3Proxy, store: ObjectStore
 ) -> None:
     def remove(key: str) -> None:
-        kept.server.client().delete_object(Bucket=kept.name, Key=key)
+        kept.client.delete_object(Bucket=kept.name, Key=key)
 
     proxy.before_get = remove
 
@@ -354,16 +358,16 @@ def test_where_versions_are_kept_the_listed_one_is_read(
     kept: Bucket, proxy: S3Proxy, store: ObjectStore, tmp_path: Path
 ) -> None:
     kept.name = kept.server.bucket()
-    kept.server.client().put_bucket_versioning(
+    kept.client.put_bucket_versioning(
         Bucket=kept.name, VersioningConfiguration={"Status": "Enabled"}
     )
     kept.fill()
 
-    def replace(key: str) -> None:
+    def put_another(key: str) -> None:
         if key == kept.key("model.safetensors"):
             kept.put("model.safetensors", WEIGHTS[::-1])
 
-    proxy.before_get = replace
+    proxy.before_get = put_another
 
     fetched = fetch(resolve(kept.model, store), store, tmp_path)
 
@@ -467,7 +471,7 @@ def test_a_store_that_falls_silent_is_asked_again(
 def test_a_store_that_fails_for_a_while_is_waited_for(
     kept: Bucket, proxy: S3Proxy, store: ObjectStore, tmp_path: Path
 ) -> None:
-    proxy.failing = 2
+    proxy.failing = 1
 
     assert fetch(resolve(kept.model, store), store, tmp_path).files
 
