@@ -572,7 +572,8 @@ class SourceChanged(Failed):
     def __init__(self, reference: str, expected: str, actual: str) -> None:
         super().__init__(
             f"{reference}: resolved to {expected}, but the source now gives {actual}. Nothing was "
-            "registered. If the new bytes are wanted, add them under a new name."
+            "registered. If the new bytes are wanted, add the reference again (under a new name "
+            "where the old bytes were ingested); if not, mend the source."
         )
 
 

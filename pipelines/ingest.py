@@ -7,7 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.adapters import adapter_base
-from pipelines.canonical import Frozen, canonical_json, sha256_bytes, write_bytes, write_record
+from pipelines.canonical import (
+    Frozen,
+    canonical_json,
+    sha256_bytes,
+    sha256_file,
+    write_bytes,
+    write_record,
+)
 from pipelines.digest import FileEntry, build_manifest, weight_digest
 from pipelines.errors import NoSpaceLeft, SmokeTestFailed, UnusableSource, is_disk_full
 from pipelines.file_lock import exclusive
@@ -19,6 +26,7 @@ from pipelines.records import Ancestor, Derivation, LicenceClaim, ManifestRecord
 from pipelines.references import parse_reference
 from pipelines.smoke.plan import plan
 from pipelines.smoke.result import not_run
+from pipelines.sources.claims import PAPERS_FOLDER
 from pipelines.sources.dispatch import Fetched, fetch
 from pipelines.sources.intake import Wanted, scratch
 from pipelines.store.objects import ObjectStore
@@ -75,6 +83,7 @@ def ingest(config: IngestConfig, weights_out: Path, origin_out: Path) -> Manifes
             tensors=tensor_types(weights_out),
             smoke=smoke,
             left_out=fetched.left_out,
+            ollama_template_sha256=_ollama_template(origin_out),
         )
         _write(record, facts, origin_out)
     return record
@@ -211,6 +220,11 @@ def _gguf_claims(facts: dict[str, GgufFacts]) -> tuple[LicenceClaim, ...]:
         if value
     }
     return tuple(claims)
+
+
+def _ollama_template(origin: Path) -> str:
+    path = origin / PAPERS_FOLDER / "ollama" / "template"
+    return sha256_file(path) if path.is_file() else ""
 
 
 def _write(record: ManifestRecord, facts: CardFacts, origin: Path) -> None:

@@ -1,7 +1,8 @@
-"""From what a source claims about its licence to one family, or to the reason why not.
+"""From what a source claims about its licence to its families, or to the reason why not.
 
 A tag is a claim, a text is evidence. All claims about one set of weights must lead to one family;
-two that disagree are a refusal that names both, and so is one that leads nowhere.
+two that disagree are a refusal that names both, and so is one that leads nowhere. Only an SPDX
+expression may name several: those that hold together (AND), and those to choose from (OR).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from pipelines.licence_expression import Options, is_expression, options
 from pipelines.licence_facts import LicenceFacts, licence_facts
 from pipelines.licence_text import Identified, identify
 from pipelines.records import Finding, LicenceClaim
@@ -21,7 +23,7 @@ _SILENT = frozenset({"", "unknown", "none", "license :: osi approved", "license"
 _OTHER = frozenset({"other", "license :: other/proprietary license"})
 _ASK = "Ask the publisher which licence holds, and take a revision that says so."
 # Texts of these families are recognised whatever their layout, so another wording is another text.
-_EXACT_ONLY = frozenset({"Apache-2.0", "MIT"})
+_EXACT_ONLY = frozenset({"Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause"})
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,15 @@ class Subject:
     claims: tuple[LicenceClaim, ...]
 
 
+@dataclass(frozen=True)
+class Established:
+    """What the claims of one subject lead to: choices of families, none where a finding refuses."""
+
+    options: Options
+    claims: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+
 @dataclass
 class _Reading:
     """What the claims of one subject say; each list holds the sources."""
@@ -39,11 +50,13 @@ class _Reading:
     by_tag: dict[str, list[str]] = field(default_factory=dict)
     by_text: dict[str, list[str]] = field(default_factory=dict)
     by_title: dict[str, list[str]] = field(default_factory=dict)
-    generic: dict[str, list[str]] = field(default_factory=dict)
+    by_expression: dict[Options, list[str]] = field(default_factory=dict)
+    generic: dict[frozenset[str], list[str]] = field(default_factory=dict)
     hints: dict[str, list[str]] = field(default_factory=dict)
     says_other: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     unknown_texts: list[str] = field(default_factory=list)
+    empty_texts: list[str] = field(default_factory=list)
     absent_texts: list[str] = field(default_factory=list)
 
     def families(self) -> dict[str, list[str]]:
@@ -54,17 +67,45 @@ class _Reading:
                 merged.setdefault(family, []).extend(sources)
         return merged
 
+    def expressed(self) -> frozenset[str]:
+        """Every family that an expression names."""
+        return frozenset(
+            family for choices in self.by_expression for choice in choices for family in choice
+        )
 
-def establish(subject: Subject, texts: Mapping[str, str]) -> tuple[str | None, list[Finding]]:
-    """The family that all claims of a subject lead to, or None, and what was found on the way.
+    def options(self) -> Options:
+        """What the one expression leaves to choose from, else the one family."""
+        if self.by_expression:
+            return next(iter(self.by_expression))
+        return (frozenset(self.families()),)
+
+    def claims(self) -> Iterator[str]:
+        """Every claim in a few words."""
+        for what, where in (("text of", self.by_text), ("text titled", self.by_title)):
+            for family, sources in where.items():
+                yield from (f"{source}: {what} {family}" for source in sources)
+        groups = (self.by_tag, self.by_expression, self.generic, self.hints)
+        for sources in (s for group in groups for s in group.values()):
+            yield from sources
+        yield from self.says_other
+        yield from self.unknown
+        for source in self.unknown_texts:
+            yield f"{source}: a text that is not known here"
+
+
+def establish(subject: Subject, texts: Mapping[str, str]) -> Established:
+    """Which families the claims of a subject lead to, and what was found on the way.
 
     `texts` maps the sha256 of a licence file's bytes to its text.
     """
     reading = _read(subject, texts, licence_facts())
-    findings = list(_findings(subject, reading))
-    if any(finding.severity == "refusal" for finding in findings):
-        return None, findings
-    return next(iter(reading.families())), findings
+    findings = tuple(_findings(subject, reading))
+    refused = any(finding.severity == "refusal" for finding in findings)
+    return Established(
+        options=() if refused else reading.options(),
+        claims=tuple(reading.claims()),
+        findings=findings,
+    )
 
 
 def _read(subject: Subject, texts: Mapping[str, str], facts: LicenceFacts) -> _Reading:
@@ -75,6 +116,8 @@ def _read(subject: Subject, texts: Mapping[str, str], facts: LicenceFacts) -> _R
             text = texts.get(claim.text_sha256)
             if text is None:
                 reading.absent_texts.append(source)
+            elif not text.strip():
+                reading.empty_texts.append(source)
             else:
                 _read_text(reading, source, identify(text, facts.by_text, facts.by_title))
         if not claim.source.endswith(_POINTERS):
@@ -105,15 +148,18 @@ def _read_tag(reading: _Reading, source: str, claim: LicenceClaim, facts: Licenc
         reading.says_other.append(said)
     elif family := facts.by_name.get(tag) or facts.by_name.get(short):
         reading.by_tag.setdefault(family, []).append(said)
-    elif family := facts.by_generic_name.get(tag) or facts.by_generic_name.get(short):
-        reading.generic.setdefault(family, []).append(said)
+    elif some := facts.by_generic_name.get(tag) or facts.by_generic_name.get(short):
+        reading.generic.setdefault(some, []).append(said)
+    elif is_expression(tag) and (choices := options(tag, facts.by_name)):
+        reading.by_expression.setdefault(choices, []).append(said)
     else:
         reading.unknown.append(said)
 
 
 def _findings(subject: Subject, reading: _Reading) -> Iterator[Finding]:
     of = f" of the ancestor {quoted(subject.name)}" if subject.name else ""
-    families = reading.families()
+    for source in reading.empty_texts:
+        yield refusal("licence.unknown-text", source, f"the text{of} is empty", _ASK)
     for source in reading.unknown_texts:
         fact = f"the text{of} is not one of the licences that are known here"
         yield refusal("licence.unknown-text", source, fact, "Read it and add its family, or ask.")
@@ -121,7 +167,10 @@ def _findings(subject: Subject, reading: _Reading) -> Iterator[Finding]:
         fact = f"{source}{of} is not a licence that is known here"
         yield refusal("licence.unknown", "", fact, "Read its text and add its family to the data.")
     yield from _absent_texts(subject, reading, of)
-    if len(families) > 1:
+    families = reading.families()
+    if reading.by_expression:
+        yield from _expression(reading, of)
+    elif len(families) > 1:
         said = "; ".join(f"{family}: {listed(s)}" for family, s in sorted(families.items()))
         yield refusal("licence.contradiction", "", f"sources{of} disagree: {said}", _ASK)
     elif not families:
@@ -139,6 +188,28 @@ def _absent_texts(subject: Subject, reading: _Reading, of: str) -> Iterator[Find
         else:
             fact = "the manifest names this licence text, and it is not here"
             yield refusal("licence.text-missing", source, fact, "Ingest the model again.")
+
+
+def _expression(reading: _Reading, of: str) -> Iterator[Finding]:
+    """An expression names several families; every other claim must be about one of them."""
+    expressed, expressions = reading.expressed(), reading.by_expression
+    said = listed(source for sources in expressions.values() for source in sources)
+    if len(expressions) > 1:
+        yield refusal("licence.contradiction", "", f"expressions{of} disagree: {said}", _ASK)
+    named = [*reading.generic.items(), *((frozenset({f}), s) for f, s in reading.families().items())]
+    for some, sources in named:
+        if not some & expressed:
+            fact = f"{listed(sources)}{of} says {_either(some)}, which {said} does not name"
+            yield refusal("licence.contradiction", "", fact, _ASK)
+    for family, sources in sorted(reading.by_title.items()):
+        fact = f"the text{of} calls itself {family} and has other words"
+        yield refusal("licence.altered-text", _first(sources), fact, "Read it.")
+    if reading.says_other:
+        fact = f"{listed(reading.says_other)}{of} and {said}"
+        yield refusal("licence.contradiction", "", fact, _ASK)
+    if not reading.by_text and not reading.absent_texts:
+        fact = f"{said}{of} is named, and its texts are not here"
+        yield warning("licence.text-absent", "", fact, "Keep the texts beside the weights.")
 
 
 def _nothing(reading: _Reading, of: str) -> Finding:
@@ -159,9 +230,10 @@ def _nothing(reading: _Reading, of: str) -> Finding:
 def _doubts(family: str, reading: _Reading, of: str) -> Iterator[Finding]:
     """One family was found; what else was said must fit it."""
     exact, title = reading.by_text.get(family), reading.by_title.get(family)
-    for other, sources in sorted({**reading.generic, **reading.hints}.items()):
-        if other != family:
-            fact = f"{listed(sources)}{of} points to {other}, the rest to {family}"
+    hinted = [*reading.generic.items(), *((frozenset({f}), s) for f, s in reading.hints.items())]
+    for some, sources in hinted:
+        if family not in some:
+            fact = f"{listed(sources)}{of} points to {_either(some)}, the rest to {family}"
             yield refusal("licence.contradiction", "", fact, _ASK)
     if reading.says_other and not exact:
         fact = f"{listed(reading.says_other)}{of}: only the exact text of a licence could decide"
@@ -177,6 +249,10 @@ def _doubts(family: str, reading: _Reading, of: str) -> Iterator[Finding]:
     elif not exact and not reading.absent_texts:
         fact = f"{family}{of} is named, and its text is not here"
         yield warning("licence.text-absent", "", fact, "Keep the text beside the weights.")
+
+
+def _either(families: Iterable[str]) -> str:
+    return " or ".join(sorted(families))
 
 
 def _first(sources: Iterable[str]) -> str:

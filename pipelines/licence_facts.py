@@ -15,6 +15,8 @@ from pipelines.canonical import Frozen
 _FACTS = Path(__file__).with_name("licences.json")
 _OTHER = "other"
 _NAME_HINT = "license_name:"
+_LLAMA_3_1 = "Llama 3.1"
+_SHARED = ("attribution", "naming")
 
 
 class LicenceRow(Frozen):
@@ -66,7 +68,7 @@ class LicenceFacts:
 
     rows: dict[str, LicenceRow]
     by_name: dict[str, str]
-    by_generic_name: dict[str, str]
+    by_generic_name: dict[str, frozenset[str]]
     by_license_name: dict[str, str]
     by_text: dict[str, str]
     by_title: dict[str, str]
@@ -89,11 +91,23 @@ def licence_facts() -> LicenceFacts:
         names.update({name.lower(): row.family for name in (row.spdx, *row.names) if name})
         for name in row.unread_names:
             names.pop(name, None)
+    generic: dict[str, frozenset[str]] = {}
+    for row in rows:
+        for name in row.generic_names:
+            generic[name] = generic.get(name, frozenset()) | {row.family}
+    by_family = {row.family: row for row in rows}
     return LicenceFacts(
-        rows={row.family: row for row in rows},
+        rows={row.family: _spelled_out(row, by_family) for row in rows},
         by_name=names,
-        by_generic_name={name: row.family for row in rows for name in row.generic_names},
+        by_generic_name=generic,
         by_license_name=hints,
         by_text={digest: row.family for row in rows for digest in row.text_sha256},
         by_title={title: row.family for row in rows for title in row.titles},
     )
+
+
+def _spelled_out(row: LicenceRow, rows: dict[str, LicenceRow]) -> LicenceRow:
+    """A row that says 'as 3.1' with what the row of Llama 3.1 says."""
+    other = rows[_LLAMA_3_1]
+    same = {key: getattr(other, key) for key in _SHARED if getattr(row, key) == "as 3.1"}
+    return row.model_copy(update=same)

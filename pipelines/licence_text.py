@@ -2,7 +2,7 @@
 
 Words are what decides; case, punctuation, line breaks, addresses and copyright lines are not. A
 text with one word more or less is another text. Apache-2.0 may come with its usual heading and
-appendix, MIT with its usual heading, and nothing else.
+appendix, MIT and BSD with their usual heading and any holder's name, and nothing else.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html.parser import HTMLParser
 
 from pipelines.canonical import sha256_bytes
 
@@ -22,6 +23,8 @@ _COPYRIGHT_LINE = re.compile(
     r"|^\W*all rights reserved\W*$"
 )
 _WORD = re.compile(r"[a-z0-9]+")
+_PAGE = re.compile(r"\s*(<\?xml[^>]*>\s*)?(<!doctype html|<html)", re.IGNORECASE)
+_HIDDEN_TAGS = ("script", "style", "head", "noscript", "template")
 
 _APACHE_TITLE = re.compile(r"(the )?(apache license( version)? 2 0( january 2004)? )?")
 _APACHE_START = "terms and conditions for use reproduction and distribution 1 definitions"
@@ -36,6 +39,19 @@ _MIT_TITLE = re.compile(
     r"((released under |this is )?(the )?(expat )?mit licen[cs]e( mit| expat)? )?"
 )
 _MIT_START = "permission is hereby granted free of charge to any person obtaining a copy"
+_BSD_TITLE = re.compile(
+    r"((the )?(new |modified |simplified |revised )?(bsd )?([23] clause )?(new or revised )?"
+    r"(simplified )?(bsd )?licen[cs]e )?(all rights reserved )?"
+)
+_BSD_START = "redistribution and use in source and binary forms with or without modification"
+_BSD_NUMBERS = re.compile(r" (1|2|3|a|b|c|i|ii|iii)(?= (redistributions|neither|the name))")
+_BSD_HOLDER = re.compile(
+    r"(?<= neither the name of ).{1,200}?(?= may be used to endorse or promote products derived)"
+)
+_BSD_PARTIES = re.compile(
+    r"(?<= this software is provided by )(the )?[a-z0-9 ]{1,80}? as is(?= and any express)"
+    r"|(?<= in no event shall )(the )?[a-z0-9 ]{1,80}?(?= be liable for any direct)"
+)
 
 
 @dataclass(frozen=True)
@@ -48,11 +64,11 @@ class Identified:
 
 def normalise(text: str) -> str:
     """The words of a licence text, lower case, joined by single spaces; the core of known forms."""
-    folded = unicodedata.normalize("NFKC", text[:MAX_TEXT_CHARACTERS]).lower()
+    folded = unicodedata.normalize("NFKC", _without_markup(text[:MAX_TEXT_CHARACTERS])).lower()
     lines = (_ADDRESS.sub(" ", line) for line in folded.splitlines())
     kept = "\n".join(line for line in lines if not _COPYRIGHT_LINE.match(line.strip()))
     words = " ".join(_WORD.findall(kept))
-    return _apache_core(words) or _mit_core(words) or words
+    return _apache_core(words) or _mit_core(words) or _bsd_core(words) or words
 
 
 def text_digest(text: str) -> str:
@@ -68,12 +84,44 @@ def identify(text: str, digests: Mapping[str, str], titles: Mapping[str, str]) -
     """
     if family := digests.get(text_digest(text)):
         return Identified(family, exact=True)
-    words = _WORD.findall(unicodedata.normalize("NFKC", text[:MAX_TEXT_CHARACTERS]).lower())
+    visible = _without_markup(text[:MAX_TEXT_CHARACTERS])
+    words = _WORD.findall(unicodedata.normalize("NFKC", visible).lower())
     opening = f" {' '.join(words[:_TITLE_WORDS])} "
     for title in sorted(titles, key=len, reverse=True):
         if f" {title} " in opening:
             return Identified(titles[title], exact=False)
     return None
+
+
+class _Visible(HTMLParser):
+    """The text of a web page that a reader sees."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.parts: list[str] = []
+        self._hidden = 0
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self._hidden += tag in _HIDDEN_TAGS
+        self.parts.append("\n")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._hidden -= tag in _HIDDEN_TAGS and self._hidden > 0
+        self.parts.append("\n")
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden:
+            self.parts.append(data)
+
+
+def _without_markup(text: str) -> str:
+    """The visible text of an HTML page; any other text as it is."""
+    if not _PAGE.match(text):
+        return text
+    page = _Visible()
+    page.feed(text)
+    page.close()
+    return "".join(page.parts)
 
 
 def _apache_core(words: str) -> str:
@@ -89,3 +137,12 @@ def _apache_core(words: str) -> str:
 def _mit_core(words: str) -> str:
     start = words.find(_MIT_START)
     return words[start:] if start >= 0 and _MIT_TITLE.fullmatch(words[:start]) else ""
+
+
+def _bsd_core(words: str) -> str:
+    """The terms of a BSD licence, with no clause numbers and no holders' names, or ''."""
+    start = words.find(_BSD_START)
+    if start < 0 or not _BSD_TITLE.fullmatch(words[:start]):
+        return ""
+    core = _BSD_NUMBERS.sub("", words[start:])
+    return _BSD_PARTIES.sub("holders", _BSD_HOLDER.sub("holders", core))

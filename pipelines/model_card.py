@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipelines.canonical import Frozen
+from pipelines.canonical import Frozen, sha256_bytes
 from pipelines.gguf_facts import GgufFacts
 from pipelines.records import Derivation, LicenceClaim, ManifestRecord
 from pipelines.smoke.result import SmokeResult
@@ -28,6 +28,7 @@ class CardFacts(Frozen):
     tensors: dict[str, int]
     smoke: SmokeResult
     left_out: tuple[str, ...] = ()
+    ollama_template_sha256: str = ""
 
 
 def tensor_types(model: Path) -> dict[str, int]:
@@ -147,7 +148,20 @@ def _tensors(facts: CardFacts) -> str:
         if gguf.file_type is not None:
             says += f", declared file type {gguf.file_type}"
         lines.append(f"| {_code(name)} | {_histogram(gguf.tensors)} | {says} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_templates(facts)])
+
+
+def _templates(facts: CardFacts) -> list[str]:
+    """Ollama brings a template of its own beside the file's: answers depend on which is used."""
+    if not facts.ollama_template_sha256:
+        return []
+    own = [sha256_bytes(g.chat_template.encode()) for g in facts.gguf.values() if g.chat_template]
+    return [
+        f"\nOllama renders prompts with a Go template (sha256 `{facts.ollama_template_sha256}`, in "
+        "`publisher/ollama/template`), other engines with the jinja template inside the file "
+        f"({'sha256 `' + own[0] + '`' if own else 'there is none'}): two texts, so answers of the "
+        "two are not comparable as they stand."
+    ]
 
 
 def _smoke(smoke: SmokeResult) -> str:

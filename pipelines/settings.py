@@ -3,6 +3,7 @@
 WEIGHBRIDGE_REGISTRY   work tree of a registry, or the URL of its git origin
 WEIGHBRIDGE_HOME       folder for the shared DVC cache, clones, downloads and jobs; by default
                        `.weighbridge` in the registry's work tree
+WEIGHBRIDGE_INSECURE_REGISTRIES  hosts of Ollama registries that are reached by plain HTTP
 WEIGHBRIDGE_SIGNING_KEY  private key that signs manifests and releases; by default
                        `signing.key` in WEIGHBRIDGE_HOME
 """

@@ -1,22 +1,34 @@
-"""config.json against the tensors: vocabulary, width, layers, ties.
+"""config.json against the tensors: names, shapes, types, and numbers that make no sense.
 
-Only what the names and numbers of a config imply for every decoder that uses the common tensor
-names; a config or naming that is not known gives no finding here.
+Families with Llama's layout are judged by closed formulas (`implied.py`), other architectures that
+transformers knows by its own loader (`derived.py`), which is started only when every cheaper rule
+was silent. What nobody knows gets the rules that hold for every decoder, and a note.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pipelines.records import Finding
+from pipelines.verification.config_numbers import judge_numbers
 from pipelines.verification.contents import Contents
-from pipelines.verification.findings import listed, refusal
-from pipelines.verification.safetensors_header import Tensor
+from pipelines.verification.derived import Difference, Mismatch, derive
+from pipelines.verification.dtypes import declared_dtype, judge_dtypes
+from pipelines.verification.findings import info, listed, quoted, refusal, refusals
+from pipelines.verification.implied import FAMILIES, IGNORED, Implied, implied_tensors
+from pipelines.verification.model_folders import (
+    ADAPTER_CONFIG,
+    CONFIG,
+    MODEL_INDEX,
+    ORIGINAL,
+    ModelFolder,
+    folder_of,
+    model_folders,
+)
+from pipelines.verification.packed import Plain, is_packed, plain_tensors
 
-CONFIG = "config.json"
-ADAPTER_CONFIG = "adapter_config.json"
 _REMEDY = "Fetch config.json and the weights again from one revision."
 _EMBEDDINGS = (
     "model.embed_tokens.weight",
@@ -32,73 +44,173 @@ _LAYER = re.compile(
 )
 _LAYER_COUNT_KEYS = ("num_hidden_layers", "n_layer", "num_layers")
 _EXTRA_LAYER_KEYS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "mtp_num_layers")
-_PACKED = ("quantization_config", "compression_config")
+_PREFIX = "model."
+MAX_FINDINGS = 8  # of one rule; a wrong config contradicts every tensor
 
 
 def check(contents: Contents) -> Iterator[Finding]:
-    """Presence of weights and config, then what the config implies for the tensors."""
-    config = contents.object(CONFIG)
-    adapter = ADAPTER_CONFIG in contents.documents
+    """Presence of weights and config, then what each config implies for the tensors beside it."""
     if not (contents.safetensors or contents.ggufs):
         fact = "there is no readable weights file"
         yield refusal("weights.absent", "", fact, "Check the path and the findings above.")
-    if contents.safetensors and not config and not adapter:
+    yield from _check_presence(contents)
+    for name, document in contents.objects():
+        if name.rpartition("/")[2] == CONFIG:
+            for part in _parts(document):
+                for rule, fact in judge_numbers(part):
+                    yield refusal(rule, name, fact, _REMEDY)
+    for model in model_folders(contents):
+        yield from _check_model(model)
+
+
+def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield config
+    yield from (value for key, value in config.items() if _is_part(key, value))
+
+
+def _is_part(key: str, value: Any) -> bool:
+    return key.endswith("_config") and key not in ("quantization_config",) and isinstance(value, dict)
+
+
+def _check_presence(contents: Contents) -> Iterator[Finding]:
+    """Weights that no config describes are weights that nobody can check."""
+    described = {folder_of(n) for n in contents.documents if n.rpartition("/")[2] == CONFIG}
+    described |= {folder_of(n) for n in contents.documents if n.endswith(ADAPTER_CONFIG)}
+    for name in contents.safetensors:
+        folder, base = folder_of(name), name.rpartition("/")[2]
+        native = ORIGINAL.fullmatch(base) and f"{folder}params.json" in contents.documents
+        if folder in described or native or folder.startswith("original/"):
+            continue
+        fact = "there are safetensors and no readable config.json beside them"
+        yield refusal("config.absent", f"{folder}{CONFIG}", fact, "Fetch the whole repository.")
+        if folder:
+            yield refusal("config.absent", name, fact, "Remove it, or fetch its config.json.")
+    indexed = MODEL_INDEX in contents.documents
+    root = contents.object(CONFIG) or ADAPTER_CONFIG in contents.documents
+    if contents.safetensors and not (root or indexed or "params.json" in contents.documents):
         fact = "there are safetensors and no readable config.json"
         yield refusal("config.absent", CONFIG, fact, "Fetch the whole repository.")
-    tensors = {
-        tensor.name: tensor
-        for name, header in contents.safetensors.items()
-        if "/" not in name
-        for tensor in header.tensors
+
+
+def _check_model(model: ModelFolder) -> Iterator[Finding]:
+    found = [*_check_basics(model), *_check_layers(model)]
+    yield from found
+    plain = plain_tensors(model.config, model.tensors.values())
+    implied = implied_tensors(model.config)
+    if implied is not None:
+        yield from _report(model, _compare(implied, plain), bool(found))
+    elif not found and model.config.get("architectures"):
+        yield from _report_derived(model, derive(model.config, plain))
+    yield from _check_classes(model)
+    if not is_packed(model.config):
+        declared = declared_dtype(model.config, model.text)
+        judged = judge_dtypes(declared, model.tensors.values())
+        for tensor, fact in _first(judged):
+            yield from refusals(
+                "config.dtype", model.about(tensor), f"{quoted(tensor)}: {fact}", _REMEDY
+            )
+
+
+def _first(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    return list(found)[:MAX_FINDINGS]
+
+
+def _check_classes(model: ModelFolder) -> Iterator[Finding]:
+    """A known family loads as itself."""
+    kind, classes = model.config.get("model_type"), model.config.get("architectures")
+    family = FAMILIES.get(kind) if isinstance(kind, str) else None
+    named = [str(name) for name in classes] if isinstance(classes, list) else []
+    prefixes = {each.prefix for each in FAMILIES.values()}
+    for name in named:
+        other = re.sub(r"(ForCausalLM|Model|TextModel)$", "", name)
+        if family is not None and other in prefixes - {family.prefix}:
+            fact = f"model_type is {quoted(kind)}, and the architecture is {quoted(name)}"
+            yield refusal("config.architecture", model.config_file, fact, _REMEDY)
+
+
+def _compare(implied: Implied, plain: Plain) -> Difference:
+    """Names as the files have them; a bare model may leave the prefix `model.` out."""
+    bare = not any(name.startswith(_PREFIX) for name in plain)
+    shapes = {
+        name.removeprefix(_PREFIX) if bare else name: shape for name, shape in implied.shapes.items()
     }
-    if config and tensors and not adapter:
-        yield from _check_tensors(config, text_config(config), tensors)
+    misshapen = [
+        Mismatch(name=name, found=shape, implied=shapes[name])
+        for name, shape in plain.items()
+        if shape is not None and shapes.get(name, shape) != shape
+    ]
+    unexpected = [n for n in plain if n not in shapes and not IGNORED.fullmatch(n)]
+    missing = [n for n in shapes if n not in plain and n not in implied.optional]
+    return Difference(
+        missing=tuple(missing), unexpected=tuple(unexpected), misshapen=tuple(misshapen)
+    )
 
 
-def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The part of a config that describes the language model."""
-    for key in ("text_config", "llm_config", "language_config"):
-        part = config.get(key)
-        if isinstance(part, dict):
-            return part
-    return config
+def _report(model: ModelFolder, difference: Difference, told: bool) -> Iterator[Finding]:
+    """Findings about config and files; `told` says that the general rules have spoken already."""
+    missing = [] if told else list(difference.missing)
+    if missing:
+        fact = f"the config implies {listed(missing)}, and the files do not have them"
+        yield from refusals(
+            "config.missing-tensors", model.about(*missing[:MAX_FINDINGS]), fact, _REMEDY
+        )
+    if difference.unexpected:
+        there = _raw(model, difference.unexpected)
+        fact = f"the config does not imply {listed(difference.unexpected)}"
+        yield from refusals("config.extra-tensors", model.about(*there), fact, _REMEDY)
+    for wrong in difference.misshapen[:MAX_FINDINGS]:
+        fact = f"{quoted(wrong.name)} has the shape {list(wrong.found)}, "
+        fact += f"the config implies {list(wrong.implied)}"
+        names = _raw(model, (wrong.name,))
+        yield from refusals("config.shape", model.about(*names), fact, _REMEDY)
 
 
-def embedding_rows(contents: Contents) -> int | None:
-    """Number of token embeddings, from the tensors, or None where they have no known name."""
-    for header in contents.safetensors.values():
-        for tensor in header.tensors:
-            if tensor.name in _EMBEDDINGS and len(tensor.shape) == 2:
-                return tensor.shape[0]
-    return None
+def _raw(model: ModelFolder, names: Iterable[str]) -> list[str]:
+    """Names in the files for names as the loader calls them (it may change their beginning)."""
+    found = []
+    for name in list(names)[:MAX_FINDINGS]:
+        parts = name.split(".")
+        raw = name
+        while name not in model.holders and len(parts) > 1:
+            parts = parts[1:]
+            tail = ".".join(parts)
+            near = [own for own in model.holders if own == tail or own.endswith(f".{tail}")]
+            if near:
+                raw = near[0]
+                break
+        found.append(raw)
+    return found
 
 
-def _check_tensors(
-    config: Mapping[str, Any], text: Mapping[str, Any], tensors: dict[str, Tensor]
-) -> Iterator[Finding]:
-    packed = any(key in config for key in _PACKED)
-    for name in (*_EMBEDDINGS, *_HEADS):
-        tensor = tensors.get(name)
-        if tensor is not None and not packed:
-            yield from _check_matrix(text, tensor)
-    head = any(name in tensors for name in _HEADS)
-    embedding = any(name in tensors for name in _EMBEDDINGS)
-    if embedding and not head and _says_untied(config, text) and _is_causal(config):
-        fact = "the config says that input and output embeddings differ, and there is no lm_head"
-        yield refusal("config.tied", CONFIG, fact, _REMEDY)
-    yield from _check_layers(text, tensors)
-
-
-def _check_matrix(text: Mapping[str, Any], tensor: Tensor) -> Iterator[Finding]:
-    if len(tensor.shape) != 2:
-        fact = f"{tensor.name} has the shape {list(tensor.shape)}, not rows of vectors"
-        yield refusal("config.shape", CONFIG, fact, _REMEDY)
+def _report_derived(model: ModelFolder, difference: Difference) -> Iterator[Finding]:
+    if difference.unknown:
+        fact = f"no rule is known for its tensors: {quoted(difference.unknown, 200)}"
+        remedy = "Compare names and shapes with the publisher's own description."
+        yield info("config.not-derived", model.config_file, fact, remedy)
         return
-    for key, size in (("vocab_size", tensor.shape[0]), ("hidden_size", tensor.shape[1])):
-        said = text.get(key)
-        if type(said) is int and said != size:
-            fact = f"{key} is {said}, and {tensor.name} has the shape {list(tensor.shape)}"
-            yield refusal("config.shape", CONFIG, fact, _REMEDY)
+    yield from _report(model, difference, False)
+
+
+def _check_basics(model: ModelFolder) -> Iterator[Finding]:
+    packed = is_packed(model.config)
+    for name in (*_EMBEDDINGS, *_HEADS):
+        tensor = model.tensors.get(name)
+        if tensor is None or packed:
+            continue
+        if len(tensor.shape) != 2:
+            fact = f"{name} has the shape {list(tensor.shape)}, not rows of vectors"
+            yield from refusals("config.shape", model.about(name), fact, _REMEDY)
+            continue
+        for key, size in (("vocab_size", tensor.shape[0]), ("hidden_size", tensor.shape[1])):
+            said = model.text.get(key)
+            if type(said) is int and said != size:
+                fact = f"{key} is {said}, and {name} has the shape {list(tensor.shape)}"
+                yield from refusals("config.shape", model.about(name), fact, _REMEDY)
+    embedding = any(name in model.tensors for name in _EMBEDDINGS)
+    head = any(name in model.tensors for name in _HEADS)
+    if embedding and not head and _says_untied(model.config, model.text) and _is_causal(model):
+        fact = "the config says that input and output embeddings differ, and there is no lm_head"
+        yield from refusals("config.tied", model.about("lm_head.weight"), fact, _REMEDY)
 
 
 def _says_untied(config: Mapping[str, Any], text: Mapping[str, Any]) -> bool:
@@ -108,25 +220,30 @@ def _says_untied(config: Mapping[str, Any], text: Mapping[str, Any]) -> bool:
     return bool(values) and not any(values)
 
 
-def _is_causal(config: Mapping[str, Any]) -> bool:
-    names = config.get("architectures")
+def _is_causal(model: ModelFolder) -> bool:
+    names = model.config.get("architectures")
     return isinstance(names, list) and any(str(name).endswith("ForCausalLM") for name in names)
 
 
-def _check_layers(text: Mapping[str, Any], tensors: dict[str, Tensor]) -> Iterator[Finding]:
+def _check_layers(model: ModelFolder) -> Iterator[Finding]:
     """Every layer that the config counts has tensors, and no other layer has."""
+    text = model.text
     said = next((text[key] for key in _LAYER_COUNT_KEYS if type(text.get(key)) is int), None)
-    there = {int(match[1][:9]) for name in tensors if (match := _LAYER.match(name))}
-    if said is None or not there:
+    layers: dict[int, str] = {}
+    for name in model.tensors:
+        if match := _LAYER.match(name):
+            layers.setdefault(int(match[1][:9]), name)
+    if said is None or not layers:
         return
     extra = sum(text[key] for key in _EXTRA_LAYER_KEYS if type(text.get(key)) is int)
-    if absent := _gaps(there, said):
+    if absent := _gaps(set(layers), said):
         fact = f"it counts {said} layers, and there are no tensors for layer {listed(absent)}"
-        yield refusal("config.missing-layers", CONFIG, fact, _REMEDY)
-    if beyond := sorted(layer for layer in there if layer >= said + extra):
+        yield from refusals("config.missing-layers", model.about("model.layers.x"), fact, _REMEDY)
+    if beyond := sorted(layer for layer in layers if layer >= said + extra):
         names = (str(layer) for layer in beyond)
         fact = f"it counts {said} layers, and there are tensors for layer {listed(names)}"
-        yield refusal("config.extra-layers", CONFIG, fact, _REMEDY)
+        about = model.about(*(layers[layer] for layer in beyond[:MAX_FINDINGS]))
+        yield from refusals("config.extra-layers", about, fact, _REMEDY)
 
 
 def _gaps(there: set[int], said: int) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from pipelines.records import Finding, Severity
 
@@ -13,6 +13,14 @@ _ORDER: dict[Severity, int] = {"refusal": 0, "waived": 1, "warning": 2, "info": 
 def refusal(rule: str, file: str, fact: str, remedy: str = REFETCH) -> Finding:
     """A fact that keeps these weights out."""
     return Finding(rule=rule, severity="refusal", file=printable(file), fact=fact, remedy=remedy)
+
+
+def refusals(
+    rule: str, files: Iterable[str], fact: str, remedy: str = REFETCH
+) -> Iterator[Finding]:
+    """A contradiction between files, as a refusal of each: nothing says which of them lies."""
+    for file in dict.fromkeys(files):
+        yield refusal(rule, file, fact, remedy)
 
 
 def warning(rule: str, file: str, fact: str, remedy: str) -> Finding:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipelines.records import Finding
-from pipelines.verification.architecture import CONFIG, embedding_rows
+from pipelines.verification.model_folders import CONFIG, embedding_rows
 from pipelines.verification.contents import Contents
 from pipelines.verification.findings import quoted, refusal
 from pipelines.verification.gguf_header import GgufHeader

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipelines.records import Finding
-from pipelines.verification.architecture import embedding_rows
+from pipelines.verification.model_folders import embedding_rows
 from pipelines.verification.contents import Contents
 from pipelines.verification.findings import listed, quoted, refusal, warning
 from pipelines.verification.strict_json import walk
