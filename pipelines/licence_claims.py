@@ -196,7 +196,10 @@ def _expression(reading: _Reading, of: str) -> Iterator[Finding]:
     said = listed(source for sources in expressions.values() for source in sources)
     if len(expressions) > 1:
         yield refusal("licence.contradiction", "", f"expressions{of} disagree: {said}", _ASK)
-    named = [*reading.generic.items(), *((frozenset({f}), s) for f, s in reading.families().items())]
+    named = [
+        *reading.generic.items(),
+        *((frozenset({f}), s) for f, s in reading.families().items()),
+    ]
     for some, sources in named:
         if not some & expressed:
             fact = f"{listed(sources)}{of} says {_either(some)}, which {said} does not name"

@@ -35,6 +35,7 @@ class LicenceRow(Frozen):
     revenue_cap_usd_year: int | None = None
     territory_excluded: tuple[str, ...] | None = None
     eu_exclusion: str = ""
+    text_models: str = Field(default="", description="which of its models are not multimodal")
     outputs: Literal["free", "conditions", "forbidden"] | None = None
     output_training_limit: str | None = None
     attribution: str = ""

@@ -6,7 +6,6 @@ The client's own download cannot be resumed after a crash, and does not check wh
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from pipelines.sources.hub_answers import (
     timeout_s,
 )
 from pipelines.sources.resuming import BrokeOff, discard
+from pipelines.sources.stopping import sleep
 from pipelines.store.receiving import Offer, Reader
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class _Check:
         self._response.close()
         if wait_s:
             report(0, wait_s, "s", f"wait for {self._offer.path}, as {fact}")
-        time.sleep(wait_s)
+        sleep(wait_s)
         raise BrokeOff(fact)
 
     def _check_commit(self) -> None:

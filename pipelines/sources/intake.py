@@ -28,6 +28,7 @@ from pipelines.progress import report
 from pipelines.references import Reference
 from pipelines.sources import duplicates, selection
 from pipelines.sources.selection import Selection, check_names, require_weights
+from pipelines.sources.stopping import Stopped, ended_by
 from pipelines.store.ledger import Row
 from pipelines.store.objects import ObjectStore, StoredObject
 from pipelines.store.receiving import SMALL_BYTES, Offer, Reader, known, receive
@@ -185,10 +186,6 @@ class Meter:
                 report(done, total, "MB", self._what)
 
 
-class _Stopped(Exception):
-    """Another transfer failed, so that this one need not go on."""
-
-
 @dataclass
 class _Transfers:
     """All transfers of one source: the first that fails stops the others."""
@@ -208,8 +205,9 @@ class _Transfers:
             batch = offers[start : start + _SMALL_BATCH]
             rows: list[Row] = []
             try:
-                for offer in batch:
-                    rows += self.one(offer)
+                with ended_by(self.stop):
+                    for offer in batch:
+                        rows += self.one(offer)
             finally:  # what came before a failure is kept
                 keys = [offer.key for offer in batch]
                 self.store.ledger.add(
@@ -220,7 +218,7 @@ class _Transfers:
 
     def _count(self, count: int) -> None:
         if self.stop.is_set():
-            raise _Stopped
+            raise Stopped
         self.meter.add(count)
 
 
@@ -255,7 +253,7 @@ def _raise_first(futures: Mapping[Future[list[Row]], object]) -> None:
     """Raise what a transfer raised, rather than that it was stopped for another's sake."""
     errors = [error for f in futures if f.done() and (error := f.exception()) is not None]
     for error in errors:
-        if not isinstance(error, _Stopped):
+        if not isinstance(error, Stopped):
             raise error
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from typing import TypeVar
 
 from pipelines.canonical import READ_SIZE_BYTES
 from pipelines.errors import TransferCutOff
+from pipelines.sources.stopping import sleep
 from pipelines.store.receiving import Offer, Reader
 
 Result = TypeVar("Result")
@@ -114,4 +114,4 @@ class ResumingReader:
 
 def _pause(failures: int) -> None:
     """Longer after each failure, and not the same for all who failed together."""
-    time.sleep(_FIRST_PAUSE_S * 2 ** (failures - 1) * random.uniform(0.75, 1.25))
+    sleep(_FIRST_PAUSE_S * 2 ** (failures - 1) * random.uniform(0.75, 1.25))

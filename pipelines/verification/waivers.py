@@ -162,8 +162,6 @@ def _fits(waiver: WaiverEntry, finding: Finding) -> bool:
 
 
 def _expired(waiver: WaiverEntry, finding: Finding) -> Finding:
-    fact = (
-        f"the waiver of {waiver.rule} by {printable(waiver.approver)} ended on {waiver.expires}"
-    )
+    fact = f"the waiver of {waiver.rule} by {printable(waiver.approver)} ended on {waiver.expires}"
     remedy = "Have it decided again, or mend what it waived."
     return refusal("waiver.expired", finding.file, fact, remedy)

@@ -6,7 +6,6 @@ import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -118,8 +117,8 @@ def test_the_hub_is_left_alone_for_as_long_as_it_asks(
     wait_s: float,
 ) -> None:
     slept: list[float] = []
-    clock = SimpleNamespace(sleep=slept.append)  # in place of the time that would really pass
-    monkeypatch.setattr("pipelines.sources.hub_transfer.time", clock)
+    # In place of the time that would really pass.
+    monkeypatch.setattr("pipelines.sources.hub_transfer.sleep", slept.append)
     repository.faults[FILE] = Fault(times=1, status=429, headers=headers)
 
     fetch(tmp_path / "home", tmp_path / "out")

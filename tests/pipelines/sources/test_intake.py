@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from pipelines.errors import SourceNotFound
 from pipelines.references import parse_reference
 from pipelines.sources import dispatch, intake
 from pipelines.sources.intake import Wanted
+from pipelines.sources.selection import Selection, select
+from pipelines.sources.stopping import sleep
 from pipelines.store.objects import ObjectStore
+from pipelines.store.receiving import SMALL_BYTES, Offer, Reader
 
 
 @pytest.fixture
@@ -76,3 +84,37 @@ def test_what_is_remembered_counts_only_while_all_of_it_is_there(
     (tmp_path / "model").mkdir()
     dispatch.fetch(pinned, store, tmp_path / "model", tmp_path / "origin")  # reads it once more
     assert intake.recall(pinned, store) is not None
+
+
+class OneFailsOneWaits:
+    """A source of two large files: one cannot be had, the other's server says to come again."""
+
+    streams, remote = 2, True
+
+    def __init__(self) -> None:
+        self.reference = parse_reference("file:///two")
+        size = 2 * SMALL_BYTES
+        self.offers = {n: Offer("file:///two", n, size, n) for n in ("a.gguf", "b.gguf")}
+        self.waiting = threading.Event()
+
+    def select(self, paths: Sequence[str]) -> Selection:
+        return select(paths)
+
+    def placed(self, path: str, selection: Selection) -> str:
+        return path
+
+    @contextmanager
+    def open_at(self, offer: Offer, offset: int) -> Iterator[Reader]:
+        if offer.path == "a.gguf":
+            self.waiting.wait()
+            raise SourceNotFound("file:///two", "it is gone")
+        self.waiting.set()
+        sleep(3600)
+        yield io.BytesIO()
+
+
+def test_a_transfer_that_waits_ends_when_another_fails(tmp_path: Path) -> None:
+    source = OneFailsOneWaits()
+
+    with pytest.raises(SourceNotFound, match="it is gone"):
+        intake.bring_in(source, Wanted(reference=source.reference), ObjectStore(tmp_path))
