@@ -11,13 +11,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import batch_overhead, demo_stages, ingest_local, store_transfer
+from benchmarks import batch_overhead, demo_stages, gate_simulation, ingest_local, store_transfer
 from benchmarks.measure import Measure
 from pipelines.errors import UnknownName
 
 BENCHMARKS: dict[str, Callable[[], list[Measure]]] = {
     "demo.stages": demo_stages.measure,
     "batch.overhead": batch_overhead.measure,
+    "gate.simulation": gate_simulation.measure,
     "ingest.s3": store_transfer.measure,
     "ingest.local": ingest_local.measure,
 }

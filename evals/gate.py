@@ -14,9 +14,10 @@ from pathlib import Path
 from evals.evidence import GateEvidence, check_complete, read_evidence
 from evals.judgement import Judged, compare, judge, worst
 from evals.pairing import PairedTask, pair
-from evals.policy import GatePolicy, SuperiorOnAny, TaskRule
+from evals.policy import GatePolicy, SuperiorOnAny, TaskRule, load_policy, names_of
+from evals.sample_folders import read_folder
 from evals.statistics import holm
-from pipelines.canonical import Frozen, write_record
+from pipelines.canonical import Frozen, sha256_file, write_record
 from pipelines.errors import ConfigError, NotVerified, UnusableEvidence
 from pipelines.models_file import Baseline
 from pipelines.records import Verdict
@@ -45,6 +46,27 @@ def gate(config: GateConfig, candidate: Path, baseline: Path, out: Path) -> Verd
     out.mkdir(parents=True, exist_ok=True)
     write_record(out / VERDICT_FILE, verdict)
     return verdict
+
+
+def gate_folders(candidate: Path, baseline: Path, policy: Path) -> Verdict:
+    """Decide from two folders of per-item results and a policy file, without a registry.
+
+    Raises ConfigError for the policy, and what `read_folder` and `decide` raise; nothing is
+    written.
+    """
+    rules = load_policy(policy)
+    theirs = read_folder(baseline, rules)
+    digest = next((suite.record.weight_digest for suite in theirs.suites), "")
+    config = GateConfig(
+        name=candidate.name,
+        baseline=Baseline(name="baseline", digest=digest or "0" * 64),
+        policy_name=policy.stem,
+        policy=rules,
+        policy_sha256=sha256_file(policy),
+        code_digest="",
+    )
+    verdict = decide(config, read_folder(candidate, rules), theirs)
+    return verdict.model_copy(update={"baseline": baseline.name})
 
 
 def decide(config: GateConfig, candidate: GateEvidence, baseline: GateEvidence) -> Verdict:
@@ -113,7 +135,8 @@ def _judged(policy: GatePolicy, evidence: GateEvidence) -> GateEvidence:
 
 def _check_named_tasks(config: GateConfig, pairs: Sequence[PairedTask]) -> None:
     evaluated = [task.task for task in pairs]
-    if missing := [name for name in config.policy.named_tasks() if name not in evaluated]:
+    met = {name for task in evaluated for name in names_of(task)}
+    if missing := [name for name in config.policy.named_tasks() if name not in met]:
         raise UnusableEvidence(
             missing[0],
             f"policy {config.policy_name} asks for it, and it was not evaluated (there are: "
@@ -142,7 +165,7 @@ def _judge_verification(name: str, candidate: GateEvidence) -> Judged:
 def _judge_any(asked: SuperiorOnAny | None, pairs: Sequence[PairedTask], alpha: float) -> Judged:
     if asked is None:
         return "pass", ""
-    listed = [task for task in pairs if task.task in asked.tasks]
+    listed = [task for task in pairs if not {*names_of(task.task)}.isdisjoint(asked.tasks)]
     p_values = holm([compare(task, alpha).test(asked.min_effect).p_value for task in listed])
     shown = [task.task for task, p in zip(listed, p_values, strict=True) if p <= alpha]
     values = ", ".join(f"{task.task} p = {p:.2g}" for task, p in zip(listed, p_values, strict=True))

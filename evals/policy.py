@@ -83,7 +83,8 @@ class Approvals(Strict):
 class GatePolicy(Strict):
     """A whole policy file. All tasks must pass (intersection-union), so alpha needs no correction.
 
-    `tasks` maps 'suite/task' to its rule; '*' holds for every evaluated task without one.
+    `tasks` maps 'suite/task', or 'task' in any suite, to its rule; '*' holds for every evaluated
+    task without one.
     """
 
     alpha: float = Field(gt=0, le=0.2, description="one-sided level of every test")
@@ -104,23 +105,26 @@ class GatePolicy(Strict):
     def _task_names_have_a_suite(self) -> Self:
         names = [*self.tasks, *(self.superior_on_any.tasks if self.superior_on_any else ())]
         for name in names:
-            suite, _, task = name.partition("/")
-            if name != EVERY_TASK and not (suite and task):
-                raise ValueError(f"{name!r} is neither 'suite/task' nor '*'")
+            if not all(name.split("/")) or name.count("/") > 1:
+                raise ValueError(f"{name!r} is neither 'suite/task', 'task' nor '*'")
         return self
 
     def rule(self, task: str) -> TaskRule | None:
-        """The rule of 'suite/task': its own, else that of '*', else None."""
-        return self.tasks.get(task, self.tasks.get(EVERY_TASK))
+        """The rule of 'suite/task': its own, else that of the bare task, else of '*', else None.
+
+        A task that is judged by several metrics ('suite/task:metric') has the task's rule.
+        """
+        names = (*names_of(task), EVERY_TASK)
+        return next((self.tasks[name] for name in names if name in self.tasks), None)
 
     def judges(self, suite: str) -> bool:
-        """Whether any rule can apply to a suite's tasks: always with '*', else if it is named."""
+        """Whether any rule can apply to a suite's tasks: with '*', or named with or without it."""
         return EVERY_TASK in self.tasks or any(
-            name.startswith(f"{suite}/") for name in self.named_tasks()
+            name.startswith(f"{suite}/") or "/" not in name for name in self.named_tasks()
         )
 
     def named_tasks(self) -> list[str]:
-        """Every 'suite/task' that the policy names, and that evidence must therefore hold."""
+        """Every task that the policy names, and that evidence must therefore hold."""
         named = {*self.tasks, *(self.superior_on_any.tasks if self.superior_on_any else ())}
         return sorted(named - {EVERY_TASK})
 
@@ -130,6 +134,13 @@ class GatePolicy(Strict):
             max_evidence_age_days=self.max_evidence_age_days,
             approvals=self.approvals.required if self.approvals else 0,
         )
+
+
+def names_of(task: str) -> tuple[str, ...]:
+    """What a policy may call 'suite/task:metric', from the closest name to the widest."""
+    bare = task.rpartition("/")[2]
+    names = (task, bare, task.partition(":")[0], bare.partition(":")[0])
+    return tuple(dict.fromkeys(names))
 
 
 def load_policy(path: Path) -> GatePolicy:

@@ -83,7 +83,7 @@ def test_a_suite_is_judged_when_any_rule_can_apply_to_it(tmp_path: Path) -> None
         ('alpha: 0.05\ntasks: {"*": {}}', "a rule needs at least one of"),
         ('alpha: 0.05\ntasks: {"*": {min_items: 300}}', "a rule needs at least one of"),
         ('alpha: 0.05\ntasks: {"*": {margin: 0.1, min_items: 0}}', "tasks.*.min_items"),
-        ("alpha: 0.05\ntasks: {hellaswag: {margin: 0.1}}", "'hellaswag' is neither 'suite/task'"),
+        ("alpha: 0.05\ntasks: {a/b/c: {margin: 0.1}}", "'a/b/c' is neither 'suite/task'"),
         ("alpha: 0.05\ntasks: {general/: {margin: 0.1}}", "'general/' is neither"),
         ('alpha: 0.05\ntasks: {"*": {margin: 0.1}}\nverification: none', "verification:"),
         ('alpha: 0.05\ntasks: {"*": {margin: 0.1}}\napprovals: {required: -1}', "approvals.req"),
@@ -97,8 +97,8 @@ def test_a_suite_is_judged_when_any_rule_can_apply_to_it(tmp_path: Path) -> None
             "a task is listed twice",
         ),
         (
-            'alpha: 0.05\ntasks: {"*": {margin: 0.1}}\nsuperior_on_any: {tasks: [a/b, b]}',
-            "'b' is neither 'suite/task'",
+            'alpha: 0.05\ntasks: {"*": {margin: 0.1}}\nsuperior_on_any: {tasks: [a/b, /b]}',
+            "'/b' is neither 'suite/task'",
         ),
         ("alpha: [", "not YAML"),
     ],
@@ -121,3 +121,20 @@ def test_a_policy_cannot_be_changed_after_reading(tmp_path: Path) -> None:
     assert isinstance(policy, GatePolicy)
     with pytest.raises(ValueError, match="frozen"):
         policy.alpha = 0.5  # type: ignore[misc]
+
+
+def test_a_task_may_be_named_without_its_suite(tmp_path: Path) -> None:
+    text = "alpha: 0.05\ntasks: {hellaswag: {margin: 0.1}, general/arc: {margin: 0.2}}"
+    policy = load_policy(write(tmp_path, text))
+
+    margins = {
+        task: None if (rule := policy.rule(task)) is None else rule.margin
+        for task in ("general/hellaswag", "general/hellaswag:acc", "general/arc", "other/arc")
+    }
+
+    assert margins == {
+        "general/hellaswag": 0.1,
+        "general/hellaswag:acc": 0.1,
+        "general/arc": 0.2,
+        "other/arc": None,
+    }
