@@ -38,6 +38,12 @@ LICENCE_NAME = re.compile(
 )
 MAX_FILES = 100_000
 
+_WEIGHTS, _CONFIGS = (
+    re.compile("|".join(map(fnmatch.translate, patterns)))
+    for patterns in (WEIGHT_PATTERNS, CONFIG_PATTERNS)
+)
+# An absolute path, an empty part, '.' or '..' anywhere, a backslash or a control character.
+_UNSAFE = re.compile(r"(^|/)\.{0,2}(/|$)|\\|[\x00-\x1f]")
 _ASK_PUBLISHER = "Take a source without such files, or ask its publisher to correct it."
 
 
@@ -78,15 +84,15 @@ def select(paths: Iterable[str]) -> Selection:
 
 def _kind(path: str) -> str:
     name = path.rsplit("/", 1)[-1].lower()
-    if any(part.startswith(".") for part in path.split("/")):
+    if path.startswith(".") or "/." in path:
         return "left_out"
-    if any(fnmatch.fnmatchcase(name, pattern) for pattern in WEIGHT_PATTERNS):
+    if _WEIGHTS.match(name):
         return "weights"
     if LICENCE_NAME.fullmatch(name):
         return "licences"
     if name in PAPER_NAMES:
         return "papers"
-    if any(fnmatch.fnmatchcase(name, pattern) for pattern in CONFIG_PATTERNS):
+    if _CONFIGS.match(name):
         return "configs"
     return "left_out"
 
@@ -115,9 +121,7 @@ def check_names(reference: str, paths: Iterable[str]) -> None:
     """Refuse names that lead out of a folder, or that some file system would merge into one."""
     seen: dict[str, str] = {}
     for count, path in enumerate(paths, start=1):
-        parts = path.split("/")
-        unsafe = path.startswith("/") or "\\" in path or any(p in ("", ".", "..") for p in parts)
-        if unsafe or any(ord(character) < 32 for character in path):
+        if _UNSAFE.search(path):
             raise UnusableSource(reference, f"the file name {path!r} is unsafe", _ASK_PUBLISHER)
         key = unicodedata.normalize("NFC", path).casefold()
         if key in seen:
