@@ -11,6 +11,8 @@ RUN := . .venv/bin/activate &&
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_INDEX_STRATEGY ?= unsafe-best-match
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Every dvc command imports a thousand modules: without bytecode files, that is a second each.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-long lint bench setup test-packages lock clean
 
