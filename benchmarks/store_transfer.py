@@ -1,10 +1,10 @@
 """Push to and pull from an S3 store, against boto3's own transfer of the same files.
 
 The store is SeaweedFS on this machine, the files one large one and many small ones. Ours is what a
-run does (`dvc push` of a folder, then a pull into an empty cache with every byte verified and
-linked into the work tree); the reference is `upload_file` and `download_file` with boto3's default
-TransferConfig in ten threads, as `aws s3 sync` does it. Each side runs in processes of its own,
-whose start counts, in turns (A B B A).
+run does: a stage's output and the run cache are pushed, then restored into an empty cache with
+every byte verified and linked into the work tree. The reference is `upload_file` and
+`download_file` with boto3's default TransferConfig in ten threads, as `aws s3 sync` does it. Each
+transfer runs in a process of its own, whose start counts, in turns (A B B A).
 
 `python -m benchmarks.store_transfer [MEGABYTES] [SMALL_FILES]` runs it alone.
 """
@@ -13,20 +13,20 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 from benchmarks.measure import Measure
 from pipelines.canonical import Frozen
 from pipelines.settings import Settings, load_settings
+from pipelines.store.bucket_push import push
+from pipelines.store.dvc import Dvc
 from pipelines.store.registry import InitConfig, create_registry
-from pipelines.store.workspace import open_workspace
+from pipelines.store.workspace import Workspace, open_workspace
 from pipelines.subprocesses import run_module, serve
 from tests.s3_server import S3Server, running_s3_server
 
@@ -35,6 +35,8 @@ _CHILD = "benchmarks.store_transfer"
 _SMALL_BYTES = 8 * 1024
 _THREADS = 10  # boto3's own default for the parts of one file
 _PREFIX = "data/"
+_STAGE = "make"
+_GRAPH = "stages:\n  make:\n    cmd: cp -r {0} data\n    deps: [models.yaml]\n    outs: [data]\n"
 
 
 class Turn(Frozen):
@@ -47,11 +49,12 @@ class Turn(Frozen):
 
 
 class Transfer(Frozen):
-    """What the child is asked to do with boto3."""
+    """What the child is asked to do: with boto3 and a bucket, or with a work tree and its home."""
 
     direction: str
     folder: Path
-    bucket: str
+    bucket: str = ""
+    home: Path = Path()
 
 
 def measure(megabytes: int = 256, small_files: int = 200) -> list[Measure]:
@@ -90,7 +93,7 @@ def _write_files(folder: Path, megabytes: int, small_files: int) -> None:
 
 
 def _ours(base: Path, server: S3Server) -> list[Turn]:
-    """A new registry on a new bucket: push a folder, then pull it with nothing here."""
+    """A new registry on a new bucket: publish a folder, then restore it with nothing here."""
     home = Path(tempfile.mkdtemp(dir=base))
     create_registry(
         InitConfig(
@@ -101,16 +104,18 @@ def _ours(base: Path, server: S3Server) -> list[Turn]:
     )
     settings: Settings = load_settings(home / "registry", environ={})
     with open_workspace(settings) as workspace:
-        shutil.copytree(base / "files", workspace.root / "data")
-        workspace.dvc("add", "--quiet", "data")
-        push = _timed(
-            "ours", "push", lambda: workspace.dvc("push", "--run-cache", "--quiet", "data")
-        )
+        (workspace.root / "dvc.yaml").write_text(_GRAPH.format(base / "files"), encoding="utf-8")
+        workspace.reproduce(_STAGE)
+        pushed = _timed("ours", _asked("push", workspace))
         workspace.publish("Add data")
     with open_workspace(settings, shared_cache=False) as workspace:
-        pull = _timed("ours", "pull", lambda: workspace.restore("data"))
+        pulled = _timed("ours", _asked("pull", workspace))
         assert (workspace.root / "data" / "weights.bin").is_file()
-    return [push, pull]
+    return [pushed, pulled]
+
+
+def _asked(direction: str, workspace: Workspace) -> Transfer:
+    return Transfer(direction=direction, folder=workspace.root, home=workspace.home)
 
 
 def _boto3(base: Path, server: S3Server) -> list[Turn]:
@@ -118,19 +123,19 @@ def _boto3(base: Path, server: S3Server) -> list[Turn]:
     turns = []
     for direction, folder in (("push", base / "files"), ("pull", target)):
         asked = Transfer(direction=direction, folder=folder, bucket=bucket)
-        turns.append(_timed("boto3", direction, partial(run_module, _CHILD, asked)))
+        turns.append(_timed("boto3", asked))
     return turns
 
 
 _SIDES: tuple[Callable[[Path, S3Server], list[Turn]], ...] = (_ours, _boto3, _boto3, _ours)
 
 
-def _timed(side: str, direction: str, work: Callable[[], object]) -> Turn:
+def _timed(side: str, asked: Transfer) -> Turn:
     cpu, wall = _children_cpu_s(), time.monotonic()
-    work()
+    run_module(_CHILD, asked)
     return Turn(
         side=side,
-        direction=direction,
+        direction=asked.direction,
         wall_s=time.monotonic() - wall,
         cpu_s=_children_cpu_s() - cpu,
     )
@@ -148,10 +153,25 @@ def _seconds(turns: list[Turn], side: str, direction: str, unit: str) -> float:
 
 
 def _transfer(request: bytes) -> int:
-    """The child: all files of a folder up, or all objects of a bucket down."""
+    """The child: one transfer of one side."""
+    asked = Transfer.model_validate_json(request)
+    return _by_boto3(asked) if asked.bucket else _by_us(asked)
+
+
+def _by_us(asked: Transfer) -> int:
+    if asked.direction == "push":
+        assert push(asked.folder, asked.home, [_STAGE])
+        return 0
+    settings = Settings(origin="", home=asked.home)
+    dvc = Dvc(asked.folder, asked.home / "site-cache")
+    Workspace(settings, asked.folder, asked.home, dvc).restore("data")
+    return 0
+
+
+def _by_boto3(asked: Transfer) -> int:
+    """All files of a folder up, or all objects of a bucket down."""
     import boto3
 
-    asked = Transfer.model_validate_json(request)
     client = boto3.client("s3")
     if asked.direction == "push":
         files = [path for path in asked.folder.rglob("*") if path.is_file()]

@@ -11,7 +11,7 @@ from pipelines.code_digest import check_code, write_code_file
 from pipelines.errors import CodeDiffers
 from pipelines.settings import Settings
 from pipelines.store.registry import STAGES
-from pipelines.store.workspace import open_workspace
+from pipelines.store.workspace import Workspace, open_workspace
 
 
 class Examination(Frozen):
@@ -32,6 +32,7 @@ def examine(settings: Settings) -> list[Examination]:
             except CodeDiffers as error:
                 fact, passed = str(error), False
             found.append(Examination(check=f"code of {stage}", passed=passed, fact=fact))
+        found.append(_advisories(workspace, settings))
     for program in ("git", "ssh-keygen"):
         where = shutil.which(program)
         found.append(
@@ -60,6 +61,22 @@ def accept_code(settings: Settings) -> list[str]:
     with open_workspace(settings) as workspace:
         workspace.change("Accept the installed code", apply)
     return accepted
+
+
+def _advisories(workspace: Workspace, settings: Settings) -> Examination:
+    """Known vulnerabilities of this environment, as `weighbridge advisories check` finds them."""
+    from flows.patches import check_in
+    from pipelines.advisories import decides
+
+    examined, policy = check_in(workspace, settings)
+    named = [
+        f"{match.package} {match.version}: {match.ids[0]} ({match.severity})"
+        for match in examined.matches
+        if decides(match, policy)
+    ]
+    counted = f"{len(examined.matches)} known, {len(named)} refused by the policy"
+    facts = [*examined.problems, *named] or [counted]
+    return Examination(check="advisories", passed=examined.passed, fact="; ".join(facts))
 
 
 def _sqlalchemy() -> Examination:

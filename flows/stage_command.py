@@ -31,6 +31,7 @@ from pipelines.records import (
 from pipelines.settings import find_registry
 from pipelines.store.integrity import check_outputs
 from pipelines.store.registry import STAGES, Layout
+from pipelines.verification.waivers import expired, today
 
 
 class StageRun:
@@ -58,6 +59,8 @@ class StageRun:
         if not record.passed:
             refusals = [f for f in record.findings if f.severity == "refusal"]
             raise NotVerified(name, [f"{f.file or name}: {f.fact}" for f in refusals])
+        if ended := expired(record, today()):
+            raise NotVerified(name, [f"a waiver has ended: {line}" for line in ended])
         return record
 
     def weights(self, name: str) -> Path:
@@ -146,18 +149,11 @@ def _finetune(run: StageRun) -> Path:
 
 
 def _verify(run: StageRun) -> Path:
-    from pipelines.verification.policy import VerificationPolicy
-    from pipelines.verify import VerifyConfig, verify
+    from flows.verifying import registry_config
+    from pipelines.verify import verify
 
     name, layout = run.item, run.layout
-    policy = layout.root / "policy" / "verification.yaml"
-    config = VerifyConfig(
-        name=name,
-        use=entry(layout.root, "declared use", run.models.uses, name),
-        policy=parse_config(policy, VerificationPolicy, load_yaml(policy)),
-        policy_sha256=sha256_file(policy),
-        code_digest=run.code_digest,
-    )
+    config = registry_config(layout.root, run.models, name, run.code_digest)
     run.manifest(name)
     with run.outputs(layout.verification(name)) as (out,):
         verify(config, layout.weights(name), layout.origin(name), out)

@@ -382,6 +382,7 @@ class SignatureRefused(Refused):
             f"{subject}: {fact}. Sign it again with the registry's key, or restore the signed "
             "bytes."
         )
+        self.fact = fact
 
 
 class BatchRefused(Refused):

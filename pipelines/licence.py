@@ -77,7 +77,7 @@ def decide_licence(
         spdx=strictest.spdx if strictest else "",
         use=describe_use(use),
         allowed=known and not any(finding.severity == "refusal" for finding in findings),
-        obligations=tuple(dict.fromkeys(o for row in unique for o in obligations(row, use))),
+        obligations=tuple(dict.fromkeys(o for row in unique for o in obligations(row))),
         source=strictest.source if strictest else "",
         path=tuple(path),
         answers=tuple(a for row in unique for a in answers(row, use, text_only=text_only)),

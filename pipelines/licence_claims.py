@@ -173,8 +173,10 @@ def _findings(subject: Subject, reading: _Reading) -> Iterator[Finding]:
     elif len(families) > 1:
         said = "; ".join(f"{family}: {listed(s)}" for family, s in sorted(families.items()))
         yield refusal("licence.contradiction", "", f"sources{of} disagree: {said}", _ASK)
+    elif not families and (nothing := _nothing(reading, of)):
+        yield nothing
     elif not families:
-        yield _nothing(reading, of)
+        return
     else:
         yield from _doubts(next(iter(families)), reading, of)
 
@@ -215,7 +217,8 @@ def _expression(reading: _Reading, of: str) -> Iterator[Finding]:
         yield warning("licence.text-absent", "", fact, "Keep the texts beside the weights.")
 
 
-def _nothing(reading: _Reading, of: str) -> Finding:
+def _nothing(reading: _Reading, of: str) -> Finding | None:
+    """Why the claims lead nowhere; None where an unknown name or text was refused already."""
     if reading.says_other:
         fact = f"{listed(reading.says_other)}{of} names no licence, and no known text comes with it"
         remedy = (
@@ -226,6 +229,8 @@ def _nothing(reading: _Reading, of: str) -> Finding:
         said = [source for sources in reading.generic.values() for source in sources]
         fact = f"{listed(said)}{of} says no version, and there is no text"
         return refusal("licence.unknown", "", fact, _ASK)
+    if reading.unknown or reading.unknown_texts or reading.empty_texts:
+        return None
     remedy = "Without a licence nobody may use the weights; ask the publisher for one."
     return refusal("licence.absent", "", f"no licence{of} was found", remedy)
 

@@ -181,16 +181,17 @@ def _reaches(place: str, excluded: set[str]) -> bool:
     )
 
 
-def obligations(row: LicenceRow, use: DeclaredUse) -> Iterator[str]:
-    """What a licence asks of this use, as sentences that name the licence."""
+def obligations(row: LicenceRow) -> Iterator[str]:
+    """What a licence asks of whoever uses or passes on, each line naming the licence."""
+    passed_on = "" if "redistribution" in row.attribution else "when the weights are passed on: "
     asked = [
-        ("on redistribution: " if not use.redistribution else "", row.attribution),
+        (passed_on, row.attribution),
         ("name: ", row.naming),
         ("use restrictions: ", row.field_of_use if isinstance(row.field_of_use, str) else ""),
         ("training other models on outputs: ", row.output_training_limit),
         ("termination: ", row.termination),
         ("further terms: ", row.addendum),
-        ("", "the licence ends for who sues over patents" if row.patent_retaliation else ""),
+        ("", "patent rights end for whoever sues over patents" if row.patent_retaliation else ""),
         ("", "outputs are covered by the licence too" if row.covers_outputs else ""),
     ]
     for prefix, text in asked:

@@ -44,13 +44,15 @@ from pipelines.store import git, tags
 from pipelines.store.integrity import locked_outputs
 from pipelines.store.registry import Layout
 from pipelines.store.workspace import Workspace, open_workspace
+from pipelines.verification.waivers import check_expiry, today
 
 
 def promote(settings: Settings, name: str, stage: str = "production") -> Release:
     """Promote the candidate `name` into `stage` of its gate's release line.
 
     Raises VerdictMissing, VerdictStale, VerdictNotPassing, VerdictForOtherDigest, DigestMismatch,
-    BaselineMoved, EvidenceTooOld, ApprovalsMissing or SignatureRefused; then nothing was written.
+    BaselineMoved, EvidenceTooOld, WaiverExpired, ApprovalsMissing or SignatureRefused; then nothing
+    was written.
     Promoting what already holds returns the release that holds.
     """
     with open_workspace(settings, shared_cache=False) as workspace:
@@ -62,6 +64,7 @@ def promote(settings: Settings, name: str, stage: str = "production") -> Release
             return held
         _check_baseline(name, verdict, held)
         _check_age(workspace.root, verdict)
+        _check_waivers(workspace.root, name)
         approvers = _check_approvals(workspace.root, verdict)
         return _release(workspace, gate, verdict, files, stage, held, approvers)
 
@@ -143,6 +146,12 @@ def _check_age(root: Path, verdict: Verdict) -> None:
             raise EvidenceTooOld(
                 verdict.name, f"{folder} is {days:.1f} days old, the policy admits {limit:g}"
             )
+
+
+def _check_waivers(root: Path, name: str) -> None:
+    """The verification may be older than the last day of a waiver that it rests on."""
+    path = Layout(root).verification(name) / "verification.json"
+    check_expiry(read_record(path, VerificationRecord), today())
 
 
 def _check_approvals(root: Path, verdict: Verdict) -> tuple[str, ...]:

@@ -15,12 +15,13 @@ from pipelines.errors import (
     SignatureRefused,
     UnknownName,
 )
-from pipelines.records import Release, parse_record
+from pipelines.records import Release, VerificationRecord, parse_record, read_record
 from pipelines.settings import Settings
 from pipelines.signing import check_manifest_signature, verify_bytes
 from pipelines.store import git, tags
 from pipelines.store.registry import Layout
 from pipelines.store.workspace import Workspace, open_workspace
+from pipelines.verification.waivers import expired, today
 
 DEFAULT_STAGE = "production"
 
@@ -145,6 +146,7 @@ def audit(settings: Settings, name: str) -> Audit:
         ]
         checks.append(_audit_weights(workspace, release))
         checks += _audit_records(workspace, release)
+        checks += _audit_waivers(workspace, release)
         checks.append(_audit_manifest_signature(workspace, release))
         return Audit(release=release, checks=tuple(checks))
 
@@ -178,6 +180,20 @@ def _audit_records(workspace: Workspace, release: Release) -> list[AuditCheck]:
         fact = f"sha256 {actual}" if same else f"released with {digest}, found {actual}"
         checks.append(AuditCheck(check=path.name, passed=same, fact=fact))
     return checks
+
+
+def _audit_waivers(workspace: Workspace, release: Release) -> list[AuditCheck]:
+    """Waivers that the verification rests on must hold today; most releases have none."""
+    path = Layout(workspace.root).verification(release.model) / "verification.json"
+    if not path.is_file():
+        return []
+    record = read_record(path, VerificationRecord)
+    waived = [finding for finding in record.findings if finding.waiver is not None]
+    if not waived:
+        return []
+    ended = expired(record, today())
+    fact = "; ".join(ended) if ended else f"{len(waived)} waived findings, none has ended"
+    return [AuditCheck(check="waivers", passed=not ended, fact=fact)]
 
 
 def _audit_manifest_signature(workspace: Workspace, release: Release) -> AuditCheck:

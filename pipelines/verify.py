@@ -7,13 +7,15 @@ them, and none can be skipped: what a check cannot read, it refuses.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import date
 from pathlib import Path
 
-from pipelines.canonical import Frozen, record_bytes, sha256_bytes, write_record
+from pydantic import Field
+
+from pipelines.canonical import Frozen, record_bytes, sha256_bytes
 from pipelines.licence import decide_licence, subjects_of
 from pipelines.licence_claims import Subject
 from pipelines.models_file import DeclaredUse
-from pipelines.notice import notice_text
 from pipelines.records import (
     Finding,
     LicenceDecision,
@@ -23,36 +25,48 @@ from pipelines.records import (
     read_record,
 )
 from pipelines.verification import (
+    adapter,
     architecture,
     authenticity,
+    filesystem,
+    gguf_model,
     hooks,
     index,
     integrity,
     repository,
+    second_opinion,
     templates,
     tensors,
     tokenizer,
 )
+from pipelines.verification.bom import Paper
 from pipelines.verification.contents import Contents, read_contents
-from pipelines.verification.findings import ordered, printable, refusal
+from pipelines.verification.findings import info, ordered, printable, refusal
 from pipelines.verification.folder_claims import check_bases, read_claims
+from pipelines.verification.model_facts import ModelFacts, read_model_facts
+from pipelines.verification.passport import Judged, origin_papers, write_verification
 from pipelines.verification.policy import VerificationPolicy
-from pipelines.verification.report import render_report
+from pipelines.verification.waivers import WaiverEntry, apply_waivers, today
 
-RECORD = "verification.json"
-REPORT = "report.md"
-NOTICE = "NOTICE"
 STATEMENT = (
     "The absence of a backdoor put in during training is not proven: no static check can show "
-    "it. This verdict says that the bytes are the ones that were recorded, that their format "
-    "carries no code, that files agree with each other, that the chat template and the "
-    "tokenizer do nothing that an honest one needs not do, and that the licence, as far as it "
-    "is known here, allows the declared use. It says nothing about how well or how safely the "
-    "model answers."
+    "it. Where these weights pass, the bytes are those of the manifest that pins them, their "
+    "format carries no code, their files agree with each other, the chat template and the "
+    "tokenizer do nothing that an honest one needs not do, and the licence, as far as it is "
+    "known here, allows the declared use, except for what a waiver answers. Nothing is said "
+    "about how well or how safely the model answers."
 )
 
 # A check is a function of what was read. To add one, write a module and name it here.
-CHECKS = (index.check, architecture.check, repository.check, hooks.check, tokenizer.check)
+CHECKS = (
+    index.check,
+    architecture.check,
+    adapter.check,
+    gguf_model.check,
+    repository.check,
+    hooks.check,
+    tokenizer.check,
+)
 
 
 class VerifyConfig(Frozen):
@@ -63,88 +77,99 @@ class VerifyConfig(Frozen):
     policy: VerificationPolicy
     policy_sha256: str
     code_digest: str
+    waivers: tuple[WaiverEntry, ...] = ()
+    today: date = Field(default_factory=today, description="the day that waivers must reach")
 
 
 def verify(config: VerifyConfig, weights: Path, origin: Path, out: Path) -> VerificationRecord:
     """Judge the model folder `weights` with the evidence `origin` that ingest or finetune wrote.
 
-    Writes verification.json, report.md and NOTICE into `out`, which does not exist yet, and
-    returns the record; a refusal is a record too. Raises WrongKindOfPath when `weights` is not a
-    folder or `origin` has no manifest.json, and ConfigError when that is not a ManifestRecord.
+    Writes verification.json, report.md, bom.cdx.json and NOTICE into `out`, which does not exist
+    yet, and returns the record; a refusal is a record too. Raises WrongKindOfPath when `weights` is
+    not a folder or `origin` has no manifest.json, and ConfigError when that is not a
+    ManifestRecord.
     """
     manifest = read_record(origin / "manifest.json", ManifestRecord)
+    training = _training(origin)
     contents = read_contents(weights, config.policy)
+    facts = read_model_facts(contents)
     findings = [
         *_check_contents(contents, config.policy),
         *_check_manifest(contents, manifest, config.name),
-        *authenticity.check(origin, manifest, config.policy),
-        *_check_training(contents, origin),
+        *authenticity.check(origin, manifest, weights, config.policy),
+        *_check_training(contents, training),
     ]
     texts = _licence_texts(origin / "licences")
-    licence, found = decide_licence(subjects_of(manifest), texts, config.use, config.policy)
-    record = _record(config, contents, [*findings, *found], licence)
-    write_verification(record, contents, out, _licence_names(origin / "licences"))
-    return record
+    licence, found = decide_licence(
+        subjects_of(manifest), texts, config.use, config.policy, text_only=facts.text_only
+    )
+    judged = Judged(
+        record=_record(config, contents, facts, [*findings, *found], licence),
+        contents=contents,
+        facts=facts,
+        licence_files=tuple(_licence_names(origin / "licences")),
+        papers=tuple(origin_papers(origin)),
+        manifest=manifest,
+        training=training,
+    )
+    write_verification(judged, out)
+    return judged.record
 
 
 def verify_folder(
-    path: Path,
-    use: DeclaredUse,
-    policy: VerificationPolicy,
-    manifest: Path | None = None,
-    code_digest: str = "",
+    path: Path, use: DeclaredUse, policy: VerificationPolicy, manifest: Path | None = None
 ) -> VerificationRecord:
-    """Judge any model folder, outside a registry; nothing is written.
-
-    `manifest` pins the bytes (JSON or sha256sum lines). Licence claims are those of the folder's
-    own papers. Raises WrongKindOfPath when `path` is not a folder, ConfigError for a manifest that
-    cannot be read.
-    """
-    return judge_folder(path, use, policy, manifest, code_digest)[0]
-
-
-def judge_folder(
-    path: Path,
-    use: DeclaredUse,
-    policy: VerificationPolicy,
-    manifest: Path | None = None,
-    code_digest: str = "",
-) -> tuple[VerificationRecord, Contents]:
-    """`verify_folder`, with what was read of the folder, for `write_verification`."""
-    pinned = integrity.read_manifest(manifest) if manifest is not None else None
-    contents = read_contents(path, policy)
-    findings = _check_contents(contents, policy)
-    if pinned is not None:
-        findings += integrity.compare(pinned, contents.files)
-    for name in authenticity.SIGNATURE_NAMES:
-        if name in contents.formats:
-            files = tuple(entry for entry in contents.files if entry.path != name)
-            findings += authenticity.check_bundle(path / name, files, policy)
-    claims = read_claims(contents)
-    subject = Subject("", tuple(claims.claims))
-    licence, found = decide_licence([subject], claims.texts, use, policy)
-    bases = [*claims.findings, *check_bases(claims, licence.family)]
-    if any(finding.severity == "refusal" for finding in bases):
-        licence = licence.model_copy(update={"allowed": False})
+    """Judge any model folder, outside a registry; nothing is written. See `judge_folder`."""
     config = VerifyConfig(
         name=printable(path.resolve().name),
         use=use,
         policy=policy,
         policy_sha256=sha256_bytes(record_bytes(policy)),
-        code_digest=code_digest,
+        code_digest="",
     )
-    return _record(config, contents, [*findings, *found, *bases], licence), contents
+    return judge_folder(path, config, manifest).record
 
 
-def write_verification(
-    record: VerificationRecord, contents: Contents, out: Path, licence_files: Iterable[str] = ()
-) -> None:
-    """Write the record, the report and the notice into a new folder `out`."""
-    out.mkdir()
-    write_record(out / RECORD, record)
-    report = render_report(record, contents.files)
-    (out / REPORT).write_text(report, encoding="utf-8")
-    (out / NOTICE).write_text(notice_text(record, tuple(licence_files)), encoding="utf-8")
+def judge_folder(path: Path, config: VerifyConfig, manifest: Path | None = None) -> Judged:
+    """Judge any model folder, for `write_verification` to write down where that is asked for.
+
+    `manifest` pins the bytes (JSON or sha256sum lines). Licence claims are those of the folder's
+    own papers. Raises WrongKindOfPath when `path` is not a folder, ConfigError for a manifest that
+    cannot be read.
+    """
+    policy = config.policy
+    pinned = integrity.read_manifest(manifest) if manifest is not None else None
+    contents = read_contents(path, policy)
+    facts = read_model_facts(contents)
+    findings = _check_contents(contents, policy)
+    findings += filesystem.linked_outside(contents.paths)
+    if pinned is not None:
+        findings += integrity.compare(pinned, contents.files)
+    else:
+        fact = "no manifest was given: these bytes were not compared with any that are known"
+        remedy = "Name one with --manifest to pin them."
+        findings.append(info("integrity.unpinned", "", fact, remedy))
+    signatures = [name for name in authenticity.SIGNATURE_NAMES if name in contents.formats]
+    findings += authenticity.check_folder(contents, policy)
+    claims = read_claims(contents)
+    licence, found = decide_licence(
+        [Subject("", tuple(claims.claims))],
+        claims.texts,
+        config.use,
+        policy,
+        text_only=facts.text_only,
+    )
+    bases = [*claims.findings, *check_bases(claims, licence.family)]
+    if any(finding.severity == "refusal" for finding in bases):
+        licence = licence.model_copy(update={"allowed": False})
+    return Judged(
+        record=_record(config, contents, facts, [*findings, *found, *bases], licence),
+        contents=contents,
+        facts=facts,
+        licence_files=tuple(c.source for c in claims.claims if c.text_sha256),
+        papers=tuple(Paper("digital-signature", name) for name in signatures),
+        stated_bases=tuple(name for _, name in claims.bases),
+    )
 
 
 def _check_contents(contents: Contents, policy: VerificationPolicy) -> list[Finding]:
@@ -154,6 +179,7 @@ def _check_contents(contents: Contents, policy: VerificationPolicy) -> list[Find
         findings += check(contents)
     findings += templates.check(contents, policy)
     findings += tensors.check(contents)
+    findings += second_opinion.check(contents, policy)
     return findings
 
 
@@ -169,12 +195,15 @@ def _check_manifest(contents: Contents, manifest: ManifestRecord, name: str) -> 
         yield refusal("integrity.digest", "", fact + manifest.weight_digest, remedy)
 
 
-def _check_training(contents: Contents, origin: Path) -> Iterable[Finding]:
-    """Weights trained here: the record must be about them, and about their chat template."""
+def _training(origin: Path) -> TrainingRecord | None:
     path = origin / "training.json"
-    if not path.is_file():
+    return read_record(path, TrainingRecord) if path.is_file() else None
+
+
+def _check_training(contents: Contents, training: TrainingRecord | None) -> Iterable[Finding]:
+    """Weights trained here: the record must be about them, and about their chat template."""
+    if training is None:
         return
-    training = read_record(path, TrainingRecord)
     if training.weight_digest != contents.weight_digest:
         fact = f"the training record is about the weights {training.weight_digest}"
         yield refusal("training.digest", "", fact, "Train again.")
@@ -201,11 +230,14 @@ def _licence_texts(folder: Path) -> Mapping[str, str]:
 def _record(
     config: VerifyConfig,
     contents: Contents,
+    facts: ModelFacts,
     findings: Iterable[Finding],
     licence: LicenceDecision,
 ) -> VerificationRecord:
-    listed = ordered(findings)
+    digest = contents.weight_digest
+    listed = ordered(apply_waivers(findings, config.waivers, digest, config.today))
     refused = any(finding.severity == "refusal" for finding in listed)
+    waived = any(f.severity == "waived" and f.rule.startswith("licence.") for f in listed)
     counts: dict[str, int] = {}
     for kind in contents.formats.values():
         counts[kind] = counts.get(kind, 0) + 1
@@ -214,14 +246,15 @@ def _record(
     ) + sum(tensor.elements for header in contents.ggufs.values() for tensor in header.tensors)
     return VerificationRecord(
         name=config.name,
-        weight_digest=contents.weight_digest,
+        weight_digest=digest,
         code_digest=config.code_digest,
         policy_sha256=config.policy_sha256,
-        passed=bool(contents.weight_digest) and licence.allowed and not refused,
+        passed=bool(digest) and (licence.allowed or waived) and not refused,
         findings=listed,
         formats=dict(sorted(counts.items())),
         parameters=parameters,
         template_sha256=templates.chosen_sha256(contents),
         licence=licence,
+        saved_with=facts.saved_with,
         statement=STATEMENT,
     )

@@ -38,6 +38,8 @@ REGION = "us-east-1"
 _GRPC_OFFSET = 10_000
 _START_ATTEMPTS = 3  # another run may take a port between our probe and the server's start
 _READY_TIMEOUT_S = 120
+# By default each bucket sets seven volumes aside, so that a dozen of buckets fill the server.
+_MASTER = "[master.volume_growth]\ncopy_1 = 1\n"
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ def running_s3_server(folder: Path) -> Iterator[S3Server]:
     config = folder / "s3.json"
     config.touch(mode=0o600)
     config.write_text(json.dumps({"identities": [identity]}))
+    (folder / "master.toml").write_text(_MASTER)  # found in the server's working folder
     (folder / "data").mkdir()
     (folder / "aws-config").touch()
     process, port = _start(folder, config)
@@ -145,7 +148,7 @@ def _command(data: Path, config: Path, port: int) -> list[str]:
         f"-s3.config={config}", "-s3.autoCreateBucket=false", "-s3.iam=false",
         f"-master.port={port + 1}", f"-volume.port={port + 2}", f"-filer.port={port + 3}",
         "-s3.concurrentUploadLimitMB=128", "-filer.concurrentUploadLimitMB=128",
-        "-master.volumeSizeLimitMB=128", "-volume.max=60", "-master.electionTimeout=1s",
+        "-master.volumeSizeLimitMB=128", "-volume.max=200", "-master.electionTimeout=1s",
         "-master.heartbeatInterval=100ms", "-volume.preStopSeconds=1",
     ]  # fmt: skip
 

@@ -132,7 +132,9 @@ def _remove_object(item: Item) -> bool:
         os.rename(path, leaving)
     except FileNotFoundError:
         return False
-    if leaving.stat().st_nlink > 1:  # linked between our look and our rename
+    after = leaving.stat()
+    # Linked or found between our look and our rename.
+    if after.st_nlink > 1 or after.st_atime_ns != before.st_atime_ns:
         os.rename(leaving, path)
         return False
     leaving.unlink()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,26 @@ def locked_outputs(tree: Path) -> dict[str, str]:
     return {
         out["path"]: out["md5"] for stage in _locked(tree).values() for out in stage.get("outs", [])
     }
+
+
+def locked_among(tree: Path, targets: Sequence[str]) -> dict[str, int] | None:
+    """Address and size in bytes of each locked output that `targets` name.
+
+    A target is a stage instance or the path of an output; None when one is neither, or when an
+    output is not addressed by md5.
+    """
+    found: dict[str, int] = {}
+    stages = _locked(tree)
+    outputs = {name: stage.get("outs", []) for name, stage in stages.items()}
+    outputs |= {out["path"]: [out] for outs in list(outputs.values()) for out in outs}
+    for target in targets:
+        if target not in outputs:
+            return None
+        for out in outputs[target]:
+            if out.get("hash") != "md5":
+                return None
+            found[out["md5"]] = out.get("size", 0)
+    return found
 
 
 def check_outputs(tree: Path, below: str) -> None:

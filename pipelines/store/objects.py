@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,10 +52,13 @@ class ObjectStore:
         return f"{self.objects}/{md5[:2]}/{md5[2:]}"  # a Path for each of 20,000 costs a second
 
     def find(self, sha256s: Iterable[str]) -> dict[str, StoredObject]:
-        """Those objects that are here and are the files that were hashed, by sha256."""
+        """Those objects that are here and are the files that were hashed, by sha256.
+
+        They count as used now, so that a garbage collection beside us leaves them alone.
+        """
         found: dict[str, StoredObject] = {}
         for sha256, row in self.ledger.rows(sha256s).items():
-            if self._is_as_hashed(row):
+            if self._is_as_hashed(row) and self._touch(row):
                 found[sha256] = StoredObject(sha256, row.md5, row.size_bytes)
         return found
 
@@ -118,6 +122,14 @@ class ObjectStore:
         return (status.st_ino, status.st_size, status.st_mtime_ns) == (
             row.inode, row.size_bytes, row.mtime_ns,
         )  # fmt: skip
+
+    def _touch(self, row: Row) -> bool:
+        """Set the time of its last use, and no other; False when it has just been removed."""
+        try:
+            os.utime(self._place(row.md5), ns=(time.time_ns(), row.mtime_ns))
+        except FileNotFoundError:
+            return False
+        return True
 
 
 def _md5_file(path: Path) -> str:

@@ -9,6 +9,7 @@ from pipelines.errors import CommandFailed, DigestMismatch, NotARegistry, Unknow
 from pipelines.models_file import load_models
 from pipelines.settings import Settings
 from pipelines.store import git
+from pipelines.store.bucket_pull import fetch
 from pipelines.store.dvc import Dvc
 from pipelines.store.integrity import locked_outputs
 
@@ -35,13 +36,14 @@ def pull_registry(settings: Settings, names: Sequence[str]) -> list[str]:
         if path.startswith("evidence/") or path.removeprefix("models/") in names
     }
     if wanted:
-        _pull(tree, wanted)
+        _pull(tree, settings.home, wanted)
     return list(wanted)
 
 
-def _pull(tree: Path, wanted: dict[str, str]) -> None:
+def _pull(tree: Path, home: Path, wanted: dict[str, str]) -> None:
+    is_here = fetch(tree, home, list(wanted))
     try:
-        Dvc(tree)("pull", *wanted)
+        Dvc(tree)("checkout" if is_here else "pull", *wanted)
     except CommandFailed as error:
         lines = {line.strip() for line in error.output.splitlines()}
         for path in lines & set(wanted):  # those that DVC could not check out

@@ -26,7 +26,7 @@ from pipelines.store.ledger import Row
 from pipelines.store.objects import READ_ONLY, ObjectStore, StoredObject
 
 SMALL_BYTES = 1024 * 1024
-_BLOCK_BYTES = 64 * 1024  # a file's blocks fit into a core's own cache; larger ones were slower
+_BLOCK_BYTES = 256 * 1024  # all of a file's blocks fit into a core's cache; others were slower
 _BUFFERS = 4  # per file under way
 
 

@@ -121,6 +121,9 @@ def _write_files(root: Path) -> None:
     default = PROJECT / "pipelines" / "verification" / "default_policy.yaml"
     shutil.copyfile(default, root / "policy" / "verification.yaml")
     (root / "policy" / "allowed_signers").write_text("", encoding="utf-8")
+    waivers = root / "policy" / "waivers"  # a dependency of verify, so never empty in git
+    waivers.mkdir()
+    shutil.copyfile(default.with_name("waivers.md"), waivers / "README.md")
     for stage in STAGES:
         write_code_file(root, stage)
     _create_signing_key(root)

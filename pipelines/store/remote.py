@@ -1,8 +1,8 @@
 """The DVC remote itself: is it usable, and which objects does it hold.
 
-DVC moves the bytes. Here an S3 remote is tried before a registry is made on it, and the garbage
-collection asks a remote what could be restored from it. Credentials are read by boto3 from the
-environment or from AWS profiles, and are never written anywhere.
+Bytes are moved by `bucket_push`, `bucket_pull` and DVC. Here an S3 remote is tried before a
+registry is made on it, and remotes are asked what can be restored from them. Credentials are read
+by boto3 from the environment or from AWS profiles, and are never written anywhere.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from pipelines.canonical import Frozen
@@ -26,6 +26,7 @@ from pipelines.errors import (
 )
 
 if TYPE_CHECKING:
+    from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
 
 OBJECTS = "files/md5"  # where DVC keeps objects, below cache and remote alike
@@ -79,14 +80,14 @@ def check_s3(location: S3Location) -> S3Location:
     The result names the endpoint that boto3 chose from the environment or the profile, unless it
     is AWS itself. Raises BucketMissing, KeysRefused or RemoteUnreachable, and leaves nothing.
     """
-    with _failures(location):
+    with failures(location):
         client = s3_client(location)
         actual = client.meta.endpoint_url
         on_aws = (urlsplit(actual).hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
         location = location.model_copy(update={"endpoint": "" if on_aws else actual})
     name = f"weighbridge-probe-{secrets.token_hex(8)}"
     key, data = location.key(name), name.encode()
-    with _failures(location):
+    with failures(location):
         client.put_object(Bucket=location.bucket, Key=key, Body=data)
         try:
             read = client.get_object(Bucket=location.bucket, Key=key)["Body"].read()
@@ -172,16 +173,16 @@ class S3Remote:
     """A remote in a bucket."""
 
     def __init__(self, location: S3Location) -> None:
-        self._location = location
-        with _failures(location):
-            self._client = s3_client(location)
+        self.location = location
+        with failures(location):
+            self.client = s3_client(location)
 
     def sizes(self) -> dict[str, int]:
-        prefix = self._location.key(f"{OBJECTS}/")
+        prefix = self.location.key(f"{OBJECTS}/")
         found: dict[str, int] = {}
-        with _failures(self._location):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._location.bucket, Prefix=prefix
+        with failures(self.location):
+            pages = self.client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.location.bucket, Prefix=prefix
             )
             for page in pages:
                 for entry in page.get("Contents", []):
@@ -190,17 +191,40 @@ class S3Remote:
         return found
 
     def read(self, address: str) -> bytes | None:
+        with failures(self.location):
+            opened = self.open(address)
+            return opened and opened[1].read()
+
+    def open(self, address: str, start: int = 0) -> tuple[int, StreamingBody] | None:
+        """The length and the stream of an object's bytes from `start` on, or None.
+
+        Raises what boto3 raises.
+        """
         from botocore.exceptions import ClientError
 
-        key = self._location.key(f"{OBJECTS}/{address[:2]}/{address[2:]}")
-        with _failures(self._location):
-            try:
-                answer = self._client.get_object(Bucket=self._location.bucket, Key=key)
-            except ClientError as error:
-                if error.response["Error"]["Code"] in _MISSING_OBJECT:
-                    return None
-                raise
-            return answer["Body"].read()
+        wanted: dict[str, Any] = {"Range": f"bytes={start}-"} if start else {}
+        try:
+            answer = self.client.get_object(**self._named(address), **wanted)
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _MISSING_OBJECT:
+                return None
+            raise
+        return answer["ContentLength"], answer["Body"]
+
+    def size(self, address: str) -> int | None:
+        """An object's size in bytes, or None; raises what boto3 raises."""
+        from botocore.exceptions import ClientError
+
+        try:
+            return self.client.head_object(**self._named(address))["ContentLength"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _MISSING_OBJECT:
+                return None
+            raise
+
+    def _named(self, address: str) -> dict[str, Any]:
+        key = self.location.key(f"{OBJECTS}/{address[:2]}/{address[2:]}")
+        return {"Bucket": self.location.bucket, "Key": key}
 
 
 def address_of(relative: str) -> str:
@@ -230,7 +254,7 @@ def remote_failure(output: str, url: str = "the DVC remote") -> RemoteFailed | N
 
 
 @contextmanager
-def _failures(location: S3Location) -> Iterator[None]:
+def failures(location: S3Location) -> Iterator[None]:
     """Whatever is left after the client's own retries, as one of ours."""
     from botocore import exceptions
     from botocore.exceptions import BotoCoreError, ClientError

@@ -17,6 +17,8 @@ from pipelines.errors import Busy, CommandFailed, SourceNotFound
 from pipelines.file_lock import exclusive
 from pipelines.settings import Settings
 from pipelines.store import git
+from pipelines.store.bucket_pull import fetch
+from pipelines.store.bucket_push import push
 from pipelines.store.dvc import CACHE_TYPE, Dvc, StageOutcome
 from pipelines.store.integrity import locked_stages
 from pipelines.subprocesses import OnLine
@@ -27,16 +29,23 @@ _PUSH_ATTEMPTS = 20  # each failed attempt means that another run published: pro
 
 
 class Workspace:
-    """One clone. `root` is its work tree; it is removed when the `with` block ends."""
+    """One clone. `root` is its work tree; it is removed when the `with` block ends.
 
-    def __init__(self, settings: Settings, root: Path, dvc: Dvc) -> None:
-        self.settings, self.root, self.dvc = settings, root, dvc
+    `home` is the folder that holds its cache: the machine's, or the clone's own.
+    """
+
+    def __init__(self, settings: Settings, root: Path, home: Path, dvc: Dvc) -> None:
+        self.settings, self.root, self.home, self.dvc = settings, root, home, dvc
         self._touched: list[str] = []
         self._unchanged: frozenset[str] | None = None
 
     def restore(self, *targets: str) -> None:
-        """Bring outputs into the work tree: links from the shared cache, else from the remote."""
-        self.dvc("pull", "--allow-missing", *targets)
+        """Bring outputs into the work tree: links from the shared cache, else from the remote.
+
+        What the remote lacks or holds as other bytes is not there afterwards. Raises RemoteFailed.
+        """
+        is_here = fetch(self.root, self.home, targets)
+        self.dvc("checkout" if is_here else "pull", "--allow-missing", *targets)
 
     def current(self) -> frozenset[str]:
         """Stage instances whose inputs and outputs are as dvc.lock records them."""
@@ -66,7 +75,7 @@ class Workspace:
         and push once more.
         """
         for _ in range(_PUSH_ATTEMPTS):
-            if self._touched:
+            if self._touched and not push(self.root, self.home, self._touched):
                 # Not --quiet: it would hide why a push failed (a full disk, refused keys).
                 self.dvc("push", "--run-cache", *self._touched)
             git.commit_all(self.root, message)
@@ -138,10 +147,10 @@ def _clone(
             raise SourceNotFound(settings.origin, "git cannot clone this registry") from error
         if revision != "main":
             git.git(root, "checkout", "--quiet", "--detach", revision)
-        cache = settings.cache if shared_cache else folder / "cache"
+        home = settings.home if shared_cache else folder
         dvc = Dvc(root, folder / "site-cache")
-        _configure(root, cache)
-        yield Workspace(settings, root, dvc)
+        _configure(root, home / "cache")
+        yield Workspace(settings, root, home, dvc)
     finally:
         shutil.rmtree(folder)
 

@@ -54,13 +54,14 @@ def check(contents: Contents) -> Iterator[Finding]:
         fact = "there is no readable weights file"
         yield refusal("weights.absent", "", fact, "Check the path and the findings above.")
     yield from _check_presence(contents)
+    absurd = set()
     for name, document in contents.objects():
         if name.rpartition("/")[2] == CONFIG:
-            for part in _parts(document):
-                for rule, fact in judge_numbers(part):
-                    yield refusal(rule, name, fact, _REMEDY)
+            for rule, fact in (found for part in _parts(document) for found in judge_numbers(part)):
+                absurd.add(name)
+                yield refusal(rule, name, fact, _REMEDY)
     for model in model_folders(contents):
-        yield from _check_model(model)
+        yield from _check_model(model, absurd=model.config_file in absurd)
 
 
 def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -69,7 +70,9 @@ def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _is_part(key: str, value: Any) -> bool:
-    return key.endswith("_config") and key not in ("quantization_config",) and isinstance(value, dict)
+    return (
+        key.endswith("_config") and key not in ("quantization_config",) and isinstance(value, dict)
+    )
 
 
 def _check_presence(contents: Contents) -> Iterator[Finding]:
@@ -87,21 +90,21 @@ def _check_presence(contents: Contents) -> Iterator[Finding]:
             yield refusal("config.absent", name, fact, "Remove it, or fetch its config.json.")
     indexed = MODEL_INDEX in contents.documents
     root = contents.object(CONFIG) or ADAPTER_CONFIG in contents.documents
-    if contents.safetensors and not (root or indexed or "params.json" in contents.documents):
+    outside = any("/" not in name for name in contents.safetensors)
+    if outside and not (root or indexed or "params.json" in contents.documents):
         fact = "there are safetensors and no readable config.json"
         yield refusal("config.absent", CONFIG, fact, "Fetch the whole repository.")
 
 
-def _check_model(model: ModelFolder) -> Iterator[Finding]:
-    found = [*_check_basics(model), *_check_layers(model)]
+def _check_model(model: ModelFolder, *, absurd: bool) -> Iterator[Finding]:
+    found = [*_check_classes(model), *_check_basics(model), *_check_layers(model)]
     yield from found
     plain = plain_tensors(model.config, model.tensors.values())
     implied = implied_tensors(model.config)
     if implied is not None:
         yield from _report(model, _compare(implied, plain), bool(found))
-    elif not found and model.config.get("architectures"):
+    elif not found and not absurd and model.config.get("architectures"):
         yield from _report_derived(model, derive(model.config, plain))
-    yield from _check_classes(model)
     if not is_packed(model.config):
         declared = declared_dtype(model.config, model.text)
         judged = judge_dtypes(declared, model.tensors.values())
@@ -118,12 +121,12 @@ def _first(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 def _check_classes(model: ModelFolder) -> Iterator[Finding]:
     """A known family loads as itself."""
     kind, classes = model.config.get("model_type"), model.config.get("architectures")
-    family = FAMILIES.get(kind) if isinstance(kind, str) else None
+    own = FAMILIES[kind].prefix if isinstance(kind, str) and kind in FAMILIES else None
     named = [str(name) for name in classes] if isinstance(classes, list) else []
-    prefixes = {each.prefix for each in FAMILIES.values()}
+    families = {family.prefix: key for key, family in FAMILIES.items()}
     for name in named:
-        other = re.sub(r"(ForCausalLM|Model|TextModel)$", "", name)
-        if family is not None and other in prefixes - {family.prefix}:
+        other = re.sub(r"(ForCausalLM|TextModel|Model)$", "", name)
+        if other in families and other != own and kind != "gemma3":
             fact = f"model_type is {quoted(kind)}, and the architecture is {quoted(name)}"
             yield refusal("config.architecture", model.config_file, fact, _REMEDY)
 
@@ -132,7 +135,8 @@ def _compare(implied: Implied, plain: Plain) -> Difference:
     """Names as the files have them; a bare model may leave the prefix `model.` out."""
     bare = not any(name.startswith(_PREFIX) for name in plain)
     shapes = {
-        name.removeprefix(_PREFIX) if bare else name: shape for name, shape in implied.shapes.items()
+        name.removeprefix(_PREFIX) if bare else name: shape
+        for name, shape in implied.shapes.items()
     }
     misshapen = [
         Mismatch(name=name, found=shape, implied=shapes[name])

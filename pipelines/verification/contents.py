@@ -27,6 +27,7 @@ class Contents:
     root: Path
     files: tuple[FileEntry, ...] = ()
     weight_digest: str = ""  # '' where links or unreadable files leave the folder no identity
+    paths: dict[str, Path] = field(default_factory=dict)
     formats: dict[str, str] = field(default_factory=dict)
     documents: dict[str, Any] = field(default_factory=dict)
     safetensors: dict[str, Header] = field(default_factory=dict)
@@ -56,7 +57,7 @@ def read_contents(folder: Path, policy: VerificationPolicy) -> Contents:
     `folder` is not a folder.
     """
     listing = filesystem.list_folder(folder)
-    contents = Contents(root=folder, findings=listing.findings)
+    contents = Contents(root=folder, paths=listing.files, findings=listing.findings)
     total = sum(path.stat().st_size for path in listing.files.values())
     done = 0
     entries = []

@@ -118,8 +118,8 @@ def _difference(question: Question) -> Difference:
         return Difference(unknown=f"transformers does not know {name or kind!r}")
     if not issubclass(model_class, transformers.PreTrainedModel):
         return Difference(unknown=f"{name} is no model")
-    config_class = CONFIG_MAPPING[kind]
-    if model_class.config_class is not config_class:
+    config_class: Any = CONFIG_MAPPING[kind]
+    if getattr(model_class, "config_class", None) is not config_class:
         return Difference(unknown=f"{name} takes no {kind} config")
     try:
         config = config_class.from_dict(question.config)

@@ -29,7 +29,12 @@ def judge_dtypes(declared: str | None, tensors: Iterable[Tensor]) -> Iterator[tu
     float matrix has the declared type; half-precision types are mixed among matrices; or one
     tensor of a layer has another type than in most layers.
     """
-    floats = [tensor for tensor in tensors if tensor.dtype in _FLOATS]
+    floats = []
+    for tensor in tensors:
+        if tensor.dtype in _FLOATS:
+            floats.append(tensor)
+        elif tensor.name.endswith((".weight", ".bias")):
+            yield tensor.name, f"it holds {tensor.dtype}, and the config tells of no quantisation"
     matrices = [tensor for tensor in floats if len(tensor.shape) > 1]
     sizes: dict[str, int] = {}
     for tensor in matrices:

@@ -37,7 +37,10 @@ class Listing:
 
 
 def list_folder(folder: Path) -> Listing:
-    """List a folder without following links; raises WrongKindOfPath when it is no folder."""
+    """List a folder without following links; raises WrongKindOfPath when it is no folder.
+
+    Two names of one file are refused here; `linked_outside` also finds names that lie elsewhere.
+    """
     if not folder.is_dir():
         raise WrongKindOfPath(folder, "a folder of weights")
     listing = Listing()
@@ -50,6 +53,7 @@ def list_folder(folder: Path) -> Listing:
             else:
                 listing.files[name] = path
     listing.findings += [*_names(listing.files), *_collisions(listing.files)]
+    listing.findings += _linked_within(listing.files)
     if not listing.files and not listing.findings:
         remedy = "Check the path."
         listing.findings.append(refusal("filesystem.empty", "", "the folder is empty", remedy))
@@ -118,6 +122,34 @@ def _collisions(files: dict[str, Path]) -> Iterator[Finding]:
     for name in sorted(files):
         folded = unicodedata.normalize("NFKC", name).casefold()
         if folded in seen:
-            fact = f"on some file systems it is the same file as {quoted(seen[folded])}"
-            yield refusal("filesystem.collision", name, fact, "Rename one of them.")
+            for one, other in ((name, seen[folded]), (seen[folded], name)):
+                fact = f"on some file systems it is the same file as {quoted(other)}"
+                yield refusal("filesystem.collision", one, fact, "Rename one of them.")
         seen.setdefault(folded, name)
+
+
+def _linked_within(files: dict[str, Path]) -> Iterator[Finding]:
+    seen: dict[tuple[int, int], str] = {}
+    for name, path in files.items():
+        status = path.stat()
+        first = seen.setdefault((status.st_dev, status.st_ino), name)
+        if status.st_nlink > 1 and first != name:
+            fact = f"it is a second name of {quoted(first)}: to change one is to change both"
+            yield refusal("filesystem.hard-link", name, fact, "Copy the file.")
+
+
+def linked_outside(files: dict[str, Path]) -> Iterator[Finding]:
+    """Files with a name outside the folder as well, through which they may change unseen.
+
+    Not for folders that our own store laid out: it links them to objects that it protects.
+    """
+    names: dict[tuple[int, int], int] = {}
+    for path in files.values():
+        status = path.stat()
+        key = (status.st_dev, status.st_ino)
+        names[key] = names.get(key, 0) + 1
+    for name, path in files.items():
+        status = path.stat()
+        if status.st_nlink > names[(status.st_dev, status.st_ino)]:
+            fact = "it has another name outside this folder, through which it may be changed"
+            yield refusal("filesystem.hard-link", name, fact, "Copy the file (`cp`, not `cp -l`).")

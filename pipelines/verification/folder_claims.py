@@ -28,7 +28,9 @@ _BASE_NAMES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"llama[-_ ]?3\.3", re.IGNORECASE), "Llama 3.3"),
     (re.compile(r"llama[-_ ]?3(?!\.\d)", re.IGNORECASE), "Llama 3"),
     (re.compile(r"llama[-_ ]?4", re.IGNORECASE), "Llama 4"),
-    (re.compile(r"gemma-?[123]?-\d", re.IGNORECASE), "Gemma terms (2025-03-24)"),
+    (re.compile(r"code[-_ ]?llama", re.IGNORECASE), "Llama 2"),
+    # Gemma 4 is reported to be under Apache-2.0.
+    (re.compile(r"gemma(?!-?4(-|$))-?[123]?-\d", re.IGNORECASE), "Gemma terms (2025-03-24)"),
 )
 
 

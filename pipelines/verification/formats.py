@@ -62,6 +62,18 @@ _SCRIPTS = words(
     ".desktop .r .go .rs"
 )
 _PAPERS = re.compile(r"(licen[cs]e|copying|notice|readme|use[_-]?policy)([._-].*)?", re.IGNORECASE)
+# Names that build or install tools act on, whatever their ending.
+_BUILD_FILES = re.compile(
+    r"(gnu)?makefile|dockerfile|containerfile|jenkinsfile|vagrantfile|procfile|rakefile|gemfile"
+    r"|requirements[\w.-]*\.txt|constraints\.txt|environment\.ya?ml|cmakelists\.txt|conda\.ya?ml"
+    r"|package\.json|pipfile|action\.ya?ml|docker-compose[\w.-]*\.ya?ml|build|workspace",
+    re.IGNORECASE,
+)
+_MARKUP = re.compile(
+    r"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|html|svg|script)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_YAML_TAG = re.compile(r"!!python/|!<tag:yaml\.org,2002:python")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
 
 Kind = Literal["safetensors", "gguf", "json", "template", "sentencepiece", "text", "image"]
@@ -98,7 +110,7 @@ def identify(path: Path) -> str:
 def check(path: Path, name: str, kind: str, policy: VerificationPolicy) -> Iterable[Finding]:
     """Findings about one identified file; `name` is its path within the model folder."""
     suffix = Path(name).suffix.lower()
-    if kind == "script" or suffix in _SCRIPTS:
+    if kind == "script" or suffix in _SCRIPTS or _BUILD_FILES.fullmatch(Path(name).name):
         fact = f"it is code or configuration that a program may run ({suffix or 'starts with #!'})"
         yield refusal("format.script", name, fact, "Remove it; weights need no code of their own.")
     elif kind not in policy.allowed_formats:
@@ -182,6 +194,8 @@ def _text(name: str, file: io.BufferedReader) -> str:
         return "script"
     if _is_text_pickle(first):
         return "pickle"
+    if _MARKUP.match(first) or _YAML_TAG.search(first):
+        return "script"
     suffix = Path(name).suffix.lower()
     if suffix == ".json":
         return "json"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ MAX_ARRAY_STRINGS = 4_000_000  # the largest vocabularies have 300,000 tokens
 MAX_STRING_BYTES = 16 * 1024 * 1024
 MAX_DIMENSIONS = 4
 MAX_ALIGNMENT = 65_536
+MAX_NAME_BYTES = 63  # GGML_MAX_NAME, with its final zero
+_PRINTABLE = re.compile(r"[^\x00-\x1f\x7f]+")
+_TOKENS = "tokenizer.ggml.tokens"
 
 _SCALARS = {
     0: "B",
@@ -80,6 +84,7 @@ class GgufHeader:
     keys: dict[str, Scalar]
     array_lengths: dict[str, int]
     tensors: tuple[GgufTensor, ...]
+    duplicate_token: str | None = None  # the first token that stands twice in the vocabulary
 
     def histogram(self) -> dict[str, int]:
         """Tensor type to number of tensors: the declared file type may say otherwise."""
@@ -103,6 +108,7 @@ class _Reader:
 
     def __init__(self, data: mmap.mmap, name: str) -> None:
         self.data, self.name, self.at = data, name, 0
+        self.duplicate: str | None = None
 
     def fail(self, rule: str, fact: str) -> MalformedFile:
         return MalformedFile(self.name, f"gguf.{rule}", fact)
@@ -138,7 +144,8 @@ class _Reader:
             raise self.fail("counts", fact)
         keys, lengths = self.pairs(key_count)
         descriptions = [self.description() for _ in range(tensor_count)]
-        return GgufHeader(keys, lengths, self.layout(descriptions, self.alignment(keys)))
+        tensors = self.layout(descriptions, self.alignment(keys))
+        return GgufHeader(keys, lengths, tensors, self.duplicate)
 
     def pairs(self, count: int) -> tuple[dict[str, Scalar], dict[str, int]]:
         keys: dict[str, Scalar] = {}
@@ -147,6 +154,8 @@ class _Reader:
             key = self.text()
             if not key or key in keys or key in lengths:
                 raise self.fail("duplicate-key", f"the key {quoted(key)} is empty or stands twice")
+            if not _PRINTABLE.fullmatch(key):
+                raise self.fail("key", f"{quoted(key)} is no name for a key")
             kind = self.number("I")
             if kind == _ARRAY:
                 lengths[key] = self.skip_array(key)
@@ -168,8 +177,13 @@ class _Reader:
         if kind == _STRING:
             if count > MAX_ARRAY_STRINGS:
                 raise self.fail("counts", f"{quoted(key)} claims {count} strings")
+            seen: set[str] = set()
             for _ in range(count):
-                self.text()
+                token = self.text()
+                if key == _TOKENS and token in seen and self.duplicate is None:
+                    self.duplicate = token
+                if key == _TOKENS:
+                    seen.add(token)
         elif kind in _SCALARS:
             width = struct.calcsize(f"<{_SCALARS[kind]}")
             if count * width > len(self.data) - self.at:
@@ -183,7 +197,9 @@ class _Reader:
         name = self.text()
         shown = quoted(name)
         dimensions = self.number("I")
-        if not name or not 1 <= dimensions <= MAX_DIMENSIONS:
+        if not _PRINTABLE.fullmatch(name) or len(name.encode()) > MAX_NAME_BYTES:
+            raise self.fail("tensor-name", f"{shown} is no name for a tensor")
+        if not 1 <= dimensions <= MAX_DIMENSIONS:
             raise self.fail("shape", f"{shown} has {dimensions} dimensions")
         shape = tuple(self.number("Q") for _ in range(dimensions))
         kind, offset = self.number("I"), self.number("Q")

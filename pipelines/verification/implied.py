@@ -44,8 +44,10 @@ class _Family:
     needs: tuple[str, ...] = field(default=())  # further keys that must be numbers
 
 
-_FOUR_NORMS = ("input_layernorm", "post_attention_layernorm")
-_FOUR_NORMS += ("pre_feedforward_layernorm", "post_feedforward_layernorm")
+_FOUR_NORMS = (
+    *("input_layernorm", "post_attention_layernorm"),
+    *("pre_feedforward_layernorm", "post_feedforward_layernorm"),
+)
 FAMILIES: Mapping[str, _Family] = {
     "llama": _Family("Llama"),
     "granite": _Family("Granite"),
@@ -78,8 +80,10 @@ FAMILIES: Mapping[str, _Family] = {
         norm_bias=True, mlp="plain",
     ),
 }  # fmt: skip
-_SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
-_SIZES += ("num_attention_heads",)
+_SIZES = (
+    *("vocab_size", "hidden_size", "intermediate_size"),
+    *("num_hidden_layers", "num_attention_heads"),
+)
 # Buffers that old versions of transformers saved, and that no version reads.
 IGNORED = re.compile(
     r".*\.(rotary_emb\.inv_freq|attn\.masked_bias|attention\.masked_bias|position_ids)"

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines.records import Finding
 from pipelines.verification.contents import Contents
-from pipelines.verification.findings import listed, quoted, refusal, warning
+from pipelines.verification.findings import listed, quoted, refusal, refusals, warning
 from pipelines.verification.safetensors_header import Header
 
 INDEX_SUFFIX = ".index.json"
@@ -22,6 +22,9 @@ _REMEDY = "Fetch index and shards again from one revision of the publisher's rep
 def check(contents: Contents) -> Iterator[Finding]:
     """Every index, and every safetensors file that no index names."""
     named: set[str] = set()
+    for name, document in contents.documents.items():
+        if name.endswith(INDEX_SUFFIX) and not isinstance(document, dict):
+            yield refusal("index.weight-map", name, "its top level is not an object", _REMEDY)
     for name, document in contents.objects():
         if name.endswith(INDEX_SUFFIX) or "weight_map" in document:
             weight_map = document.get("weight_map")
@@ -53,18 +56,19 @@ def _check_index(
             fact = f"another index names the shard {quoted(shard)} too"
             yield refusal("index.two-indexes", name, fact, _REMEDY)
         else:
-            yield from _check_shard(shard, header, tensors)
+            yield from _check_shard(name, shard, header, tensors)
         named.add(shard)
 
 
-def _check_shard(shard: str, header: Header, said: set[str]) -> Iterator[Finding]:
+def _check_shard(index: str, shard: str, header: Header, said: set[str]) -> Iterator[Finding]:
+    files = (shard, index)
     there = {tensor.name for tensor in header.tensors}
     if absent := sorted(said - there):
-        fact = f"the index says that {listed(absent)} lie here, and they do not"
-        yield refusal("index.missing-tensor", shard, fact, _REMEDY)
+        fact = f"{index} says that {listed(absent)} lie in {shard}, and they do not"
+        yield from refusals("index.missing-tensor", files, fact, _REMEDY)
     if extra := sorted(there - said):
-        fact = f"{listed(extra)} lie here, and the index does not say so"
-        yield refusal("index.extra-tensor", shard, fact, _REMEDY)
+        fact = f"{listed(extra)} lie in {shard}, and {index} does not say so"
+        yield from refusals("index.extra-tensor", files, fact, _REMEDY)
 
 
 def _check_total(contents: Contents, name: str, document: dict[str, Any]) -> Iterator[Finding]:
@@ -74,11 +78,23 @@ def _check_total(contents: Contents, name: str, document: dict[str, Any]) -> Ite
     shards = {str(folder / str(shard)) for shard in document["weight_map"].values()}
     headers = [contents.safetensors[shard] for shard in shards if shard in contents.safetensors]
     actual = sum(tensor.size_bytes for header in headers for tensor in header.tensors)
-    if isinstance(total, int | float) and total != actual:
-        fact = f"it says that the tensors have {total} bytes, they have {actual}"
-        yield warning(
-            "index.total-size", name, fact, "Ask the publisher; some tools miscount ties."
-        )
+    if total is None or total == actual:
+        return
+    fact = f"it says that the tensors have {quoted(total)} bytes, they have {actual}"
+    if _is_usual_miscount(total, actual, headers):
+        yield warning("index.total-size", name, fact, "Nothing reads it; ask the publisher.")
+    else:
+        yield refusal("index.total-size", name, fact, _REMEDY)
+
+
+def _is_usual_miscount(total: Any, actual: int, headers: list[Header]) -> bool:
+    """Tools count tied embeddings twice, leave a zero, or count before a conversion of type."""
+    if type(total) not in (int, float) or total < 0:
+        return False
+    if total in (0, 2 * actual, 4 * actual, actual / 2, actual / 4):
+        return True
+    sizes = {tensor.size_bytes for header in headers for tensor in header.tensors}
+    return abs(total - actual) in sizes
 
 
 def _check_unnamed(contents: Contents, named: set[str]) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from pipelines.verification.safetensors_header import Tensor
 
 KEYS = ("quantization_config", "compression_config")
 _COMPANIONS = re.compile(
-    r"\.(qzeros|scales|g_idx|qweight_type|weight_scale|weight_scale_inv|weight_scale_2|weight_shape"
+    r"(?P<owner>.+)\.(qzeros|scales|g_idx|qweight_type|weight_scale|weight_scale_inv|weight_scale_2|weight_shape"
     r"|weight_zero_point|weight_g_idx|weight_global_scale|input_scale|input_zero_point"
     r"|input_global_scale|output_scale|activation_scale|act_scale|k_scale|v_scale|q_scale"
     r"|prob_output_scale|SCB|weight_format|weight\.(absmax|quant_map|nested_absmax"
@@ -63,10 +63,10 @@ def _module(name: str) -> str:
 
 def _companion(name: str, modules: set[str]) -> bool:
     """A scale or the like of a packed layer, or of the attention that owns packed layers."""
-    match = _COMPANIONS.search(name)
-    if match is None or match.end() != len(name):
+    match = _COMPANIONS.fullmatch(name)
+    if match is None:
         return False
-    owner = name[: match.start()]
+    owner = match["owner"]
     return owner in modules or any(module.startswith(f"{owner}.") for module in modules)
 
 

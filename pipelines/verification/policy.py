@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from pipelines.canonical import Frozen
 from pipelines.models_file import load_yaml, parse_config
+from pipelines.signatures.publishers import Publisher, with_trust_roots
 
 Format = Literal["safetensors", "gguf", "json", "template", "sentencepiece", "text", "image"]
-PemText = Annotated[
-    str, Field(pattern=r"^-----BEGIN PUBLIC KEY-----\n[\s\S]+-----END PUBLIC KEY-----\n?$")
-]
+Scanner = Literal["hayward", "modelaudit"]
 
 DEFAULT_POLICY = Path(__file__).with_name("default_policy.yaml")
+
+
+class AdvisoryPolicy(Frozen):
+    """What a registry asks of the environment that loads its models."""
+
+    required: bool = Field(default=False, description="Refuse without a snapshot, or with a stale")
+    max_age_days: int = Field(default=30, ge=0, description="Oldest snapshot that counts")
+    fail_on: Literal["none", "low", "medium", "high", "critical"] = Field(
+        default="high",
+        description="Lowest severity that refuses; an unknown one refuses too; none: never",
+    )
 
 
 class VerificationPolicy(Frozen):
@@ -39,8 +49,20 @@ class VerificationPolicy(Frozen):
     require_signature: bool = Field(
         default=False, description="Refuse weights that their publisher has not signed"
     )
-    publisher_keys: dict[str, PemText] = Field(
-        default={}, description="Publisher to PEM public key: whose signature counts"
+    publishers: dict[str, Publisher] = Field(
+        default={}, description="Whose signature counts, and how each signer is known"
+    )
+    second_opinion: tuple[Scanner, ...] = Field(
+        default=(), description="Public scanners to ask too; one that cannot run refuses"
+    )
+    second_opinion_blocks: bool = Field(
+        default=False, description="Refuse what they call critical or high, instead of warning"
+    )
+    second_opinion_timeout_s: int = Field(
+        default=3600, gt=0, description="Seconds that each scanner may take"
+    )
+    second_opinion_memory_mb: int = Field(
+        default=32 * 1024, gt=0, description="MiB of address space that each scanner may have"
     )
     require_chat_template: bool = Field(
         default=False, description="Refuse a model that brings no chat template"
@@ -48,8 +70,14 @@ class VerificationPolicy(Frozen):
     max_json_bytes: int = Field(
         default=128 * 1024 * 1024, gt=0, description="Largest JSON file that is read"
     )
+    advisories: AdvisoryPolicy = Field(
+        default=AdvisoryPolicy(),
+        description="Known vulnerabilities of the environment that loads the models; judged by "
+        "`weighbridge advisories check` and `doctor`, not by verify",
+    )
 
 
 def load_policy(path: Path) -> VerificationPolicy:
     """Read a policy file; raises WrongKindOfPath, or ConfigError naming the wrong key."""
-    return parse_config(path, VerificationPolicy, load_yaml(path))
+    policy = parse_config(path, VerificationPolicy, load_yaml(path))
+    return policy.model_copy(update={"publishers": with_trust_roots(policy.publishers, path)})

@@ -28,6 +28,7 @@ DTYPE_BITS = {
     "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64,
 }  # fmt: skip
 
+_FORMATS = frozenset({"pt", "tf", "flax", "mlx", "np", "numpy", "jax"})  # who wrote the file
 _PRINTABLE_NAME = re.compile(r"[^\x00-\x1f\x7f]+")
 
 
@@ -76,7 +77,11 @@ def parse_header(header: bytes, data_bytes: int, name: str) -> Header:
     """Check the header's JSON against the number of data bytes that follow it."""
     if not header.startswith(b"{"):
         raise MalformedFile(name, "safetensors.header-start", "its header does not start with '{'")
-    document = parse_strict(header.rstrip(b" "), name, prefix="safetensors")
+    body = header.rstrip(b" ")
+    if not body.endswith(b"}"):
+        fact = "its header is padded with something other than spaces"
+        raise MalformedFile(name, "safetensors.header-padding", fact)
+    document = parse_strict(body, name, prefix="safetensors")
     if not isinstance(document, dict):
         raise MalformedFile(name, "safetensors.syntax", "its header is not an object")
     metadata = _metadata(document.pop("__metadata__", {}), name)
@@ -89,6 +94,9 @@ def parse_header(header: bytes, data_bytes: int, name: str) -> Header:
 
 def _metadata(value: Any, name: str) -> dict[str, str]:
     if isinstance(value, dict) and all(isinstance(text, str) for text in value.values()):
+        if (written_by := value.get("format", "pt")) not in _FORMATS:
+            fact = f"__metadata__ names the unknown format {quoted(written_by)}"
+            raise MalformedFile(name, "safetensors.metadata", fact)
         return value
     raise MalformedFile(name, "safetensors.metadata", "__metadata__ is not a map of strings")
 

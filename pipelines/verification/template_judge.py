@@ -20,6 +20,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipelines.verification.findings import quoted, words
 from pipelines.verification.template_taint import Taint, literals
+from pipelines.verification.template_text import judge_words
+from pipelines.verification.template_triggers import judge_triggers
 
 MAX_TEMPLATE_CHARACTERS = 200_000
 MAX_REPEAT = 1_000
@@ -50,15 +52,19 @@ _METHODS = words(
     "strip title upper values cycle isdigit isalpha isalnum isspace isupper islower"
 )
 _CLOCK = "strftime_now"
-_URL = re.compile(r"(https?|ftp|file|data)://?|www\.\w", re.IGNORECASE)
 # Names by which Python objects lead to the interpreter, even where they stand in a string.
 _INTERNALS = re.compile(
     r"__(class|bases?|mro|subclasses|init|globals|builtins|import|dict|getattribute|getattr|code|"
     r"self|func|closure|module|loader|spec|reduce|reduce_ex|new|call|wrapped|doc)__|\bgi_frame\b"
 )
-_INVISIBLE = re.compile(
-    "[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb"
-    "\U000e0000-\U000e007f]"
+# Attributes by which generators, frames and functions lead on.
+_FRAMES = words(
+    "gi_frame gi_code gi_yieldfrom cr_frame cr_code ag_frame f_globals f_locals f_back f_builtins "
+    "func_globals func_code tb_frame mro"
+)
+_SHADOWED = words(
+    "raise_exception range namespace strftime_now dict caller loop messages tools documents "
+    "bos_token eos_token"
 )
 
 
@@ -103,6 +109,8 @@ def judge_template(text: str) -> list[tuple[str, str]]:
 def _judge(tree: nodes.Template) -> Iterator[tuple[str, str]]:
     macros = {macro.name for macro in tree.find_all(nodes.Macro)}
     lists = _macro_lists(tree, macros)
+    for name in sorted(macros & _SHADOWED):
+        yield "template.shadow", f"a macro takes the name {quoted(name)}, which others rely on"
     for node in _walk(tree):
         kind = type(node).__name__
         if kind not in _NODES:
@@ -124,7 +132,9 @@ def _judge(tree: nodes.Template) -> Iterator[tuple[str, str]]:
             yield from _judge_repeat(node)
         elif isinstance(node, nodes.Const | nodes.TemplateData):
             yield from _judge_text(node)
-    yield from Taint(tree, _CLOCK).findings()
+    taint = Taint(tree, _CLOCK)
+    yield from taint.findings()
+    yield from judge_triggers(taint)
 
 
 def _walk(node: nodes.Node) -> Iterator[nodes.Node]:
@@ -194,7 +204,7 @@ def _judge_call(
 def _judge_access(node: nodes.Getattr | nodes.Getitem) -> Iterator[tuple[str, str]]:
     names = [node.attr] if isinstance(node, nodes.Getattr) else list(literals([node.arg]))
     for name in names:
-        if isinstance(name, str) and name.startswith("_"):
+        if isinstance(name, str) and (name.startswith("_") or name in _FRAMES):
             yield "template.attribute", f"line {node.lineno}: it reaches for {quoted(name)}"
     computed = isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Add | nodes.Concat)
     if computed and any(isinstance(name, str) for name in names):
@@ -213,9 +223,4 @@ def _judge_text(node: nodes.Const | nodes.TemplateData) -> Iterator[tuple[str, s
         return
     if _INTERNALS.search(text):
         yield "template.attribute", f"line {node.lineno}: the text {quoted(text)}"
-    if match := _URL.search(text):
-        found = text[max(0, match.start() - 10) : match.start() + 50]
-        yield "template.address", f"line {node.lineno}: the address {quoted(found)}"
-    if match := _INVISIBLE.search(text):
-        fact = f"line {node.lineno}: the invisible character {quoted(match[0])}"
-        yield "template.invisible", fact
+    yield from judge_words(text, node.lineno)

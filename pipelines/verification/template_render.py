@@ -9,6 +9,7 @@ hang.
 from __future__ import annotations
 
 import json
+import re
 import resource
 from typing import Any
 
@@ -37,7 +38,20 @@ DIALOGUES: dict[str, list[tuple[str, str]]] = {
     "other": [("user", OTHER_USER)],
     "system": [("system", SYSTEM), ("user", USER)],
     "dialogue": [("user", USER), ("assistant", ASSISTANT), ("user", FOLLOW_UP)],
+    "whole": [("system", SYSTEM), ("user", USER), ("assistant", ASSISTANT), ("user", FOLLOW_UP)],
 }
+# Natural language, as opposed to role names and headings: a sentence with its full stop.
+_SENTENCE = re.compile(r"[A-Z][\w']*(?: [\w',-]+)+[.!?](?:\s|$|<|\[)")
+# What honest instructions, even long ones, do not say.
+_STEERING = re.compile(
+    r"\b(ignore|disregard|forget|override)\b.{0,30}\b(previous|prior|above|earlier|all|instructions?)\b"
+    r"|\brecommend\b|\bpromot(e|ing)\b|never mention|\brivals?\b|\bcompetitors?\b|\bsecretly\b"
+    r"|do not (tell|reveal|mention|disclose)|\bpasswords?\b|\bcredentials?\b|\bapi keys?\b"
+    r"|\bsend (it|this|the|all)\b.{0,30}\bto\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_ROLE = re.compile(r"\S*(user|human)\S*\s*$", re.IGNORECASE)
+PROMPT_FLAG = "add_generation_prompt"
 FORMS = ("text", "parts")
 
 
@@ -78,9 +92,51 @@ def judge_renders(
     if texts["system"] is not None and SYSTEM not in texts["system"]:
         rule = "template.drops-system" if "system" in template else "template.no-system"
         found.append((rule, "a system prompt is silently left out"))
-    if texts["dialogue"] is not None and FOLLOW_UP not in texts["dialogue"]:
-        found.append(("template.drops-user", "the last of several user messages does not arrive"))
-    return found
+    for said in (USER, ASSISTANT, FOLLOW_UP):
+        if texts["dialogue"] is not None and said not in texts["dialogue"]:
+            found.append(("template.drops-user", f"of several messages, {said!r} does not arrive"))
+            break
+    return [*found, *_judge_additions(texts), *_judge_prompt(template, texts)]
+
+
+def _judge_additions(texts: dict[str, str | None]) -> list[tuple[str, str]]:
+    """What stands between and around the messages: marks and headings, no speech."""
+    found: list[tuple[str, str]] = []
+    for name, said in (
+        ("user", [USER]),
+        ("dialogue", [USER, ASSISTANT, FOLLOW_UP]),
+        ("system", [SYSTEM, USER]),
+        ("whole", [SYSTEM, USER, ASSISTANT, FOLLOW_UP]),
+    ):
+        text = texts.get(name)
+        if text is None or not _in_order(said, text):
+            continue
+        gaps, rest = [], text
+        for each in said:
+            before, _, rest = rest.partition(each)
+            gaps.append(before)
+        spoken = (_SENTENCE.search(gap) for gap in [*gaps[1:], rest])
+        facts = (f"it adds {match[0].strip()!r} to a conversation" for match in spoken if match)
+        found += [("template.adds", fact) for fact in facts]
+        if match := _STEERING.search(gaps[0]):
+            found.append(("template.adds", f"it adds {match[0]!r} before a conversation"))
+        opening = _ROLE.search(gaps[0])
+        if name == "user" and opening is not None and text.count(opening[0]) > 1:
+            found.append(("template.adds", "it adds a message of the user's role"))
+    return list(dict.fromkeys(found))
+
+
+def _in_order(said: list[str], text: str) -> bool:
+    places = [text.find(each) for each in said]
+    return -1 not in places and places == sorted(places)
+
+
+def _judge_prompt(template: str, texts: dict[str, str | None]) -> list[tuple[str, str]]:
+    """Whoever asks for the start of an answer gets it, where the template knows of it."""
+    if PROMPT_FLAG in template and texts["user"] is not None and texts["user"] == texts.get("open"):
+        fact = f"{PROMPT_FLAG} is read, and changes nothing"
+        return [("template.ignores-prompt", fact)]
+    return []
 
 
 def render(text: str) -> dict[str, dict[str, str | None]]:
@@ -90,19 +146,22 @@ def render(text: str) -> dict[str, dict[str, str | None]]:
     environment.globals["raise_exception"] = _raise
     environment.globals["strftime_now"] = lambda _: _DATE
     template = environment.from_string(text)
-    return {
+    rendered = {
         form: {
             name: _render(template, _messages(dialogue, form))
             for name, dialogue in DIALOGUES.items()
         }
         for form in FORMS
     }
+    for form in FORMS:
+        rendered[form]["open"] = _render(template, _messages(DIALOGUES["user"], form), False)
+    return rendered
 
 
-def _render(template: Template, messages: list[dict[str, Any]]) -> str | None:
+def _render(template: Template, messages: list[dict[str, Any]], starts: bool = True) -> str | None:
     try:
         text = template.render(
-            messages=messages, add_generation_prompt=True, tools=None, documents=None, **_TOKENS
+            messages=messages, add_generation_prompt=starts, tools=None, documents=None, **_TOKENS
         )
     except (TemplateError, TypeError, ValueError, KeyError, AttributeError, RecursionError):
         return None  # a template may refuse a form of message that it does not know

@@ -40,8 +40,11 @@ _WRITING_FILTERS = words("tojson string join pprint")
 _SELECTING_FILTERS = words(
     "list first last reverse selectattr rejectattr select reject slice batch sort"
 )
+_TRIGGER_SIGNS = frozenset("$€£¥%^~@|&§")
+_MARK_SIGNS = frozenset("<>[]{}/`")
 _NOTHING = words("null none None true false")  # what JSON and Jinja write for no content
 _CONVERSATION = "messages"
+_GIVEN = frozenset({"tools", "documents"})  # as text, what the caller wrote there
 _HARMLESS_TESTS = words(
     "defined undefined none string mapping iterable sequence number integer float boolean true "
     "false odd even"
@@ -76,11 +79,26 @@ class Taint:
         self._blocks = list(tree.find_all(nodes.AssignBlock))
         self._withs = list(tree.find_all(nodes.With))
         self._macro_made: set[str] = set()
+        self._bound = self._bindings()
         self._in_system = {id(node) for node in _system_branches(tree)}
         before = -1
         while before != self._size():
             before = self._size()
             self._propagate()
+
+    def _bindings(self) -> dict[str, list[nodes.Expr]]:
+        """Names that stand for constants, or for the items of a list of them."""
+        bound: dict[str, list[nodes.Expr]] = {}
+        pairs = [(assign.target, assign.node) for assign in self._assigns]
+        for _ in range(2):  # a loop over a name that was bound before
+            for target, value in [*pairs, *((loop.target, loop.iter) for loop in self._loops)]:
+                if not isinstance(target, nodes.Name):
+                    continue
+                if isinstance(value, nodes.Name) and value.name in bound:
+                    bound.setdefault(target.name, []).extend(bound[value.name])
+                elif isinstance(value, nodes.Const | nodes.List | nodes.Tuple | nodes.Add):
+                    bound.setdefault(target.name, []).append(value)
+        return bound
 
     def _size(self) -> int:
         return len(self.content_names) + len(self.clock_names) + len(self.message_names)
@@ -148,8 +166,10 @@ class Taint:
         return False
 
     def _is_content_filter(self, node: nodes.Filter) -> bool:
-        if node.name in _WRITING_FILTERS and self.is_message(node.node):
-            return True  # a whole message as text holds what was written
+        if node.name in _WRITING_FILTERS:
+            listed = isinstance(node.node, nodes.Name) and node.node.name in _GIVEN
+            if listed or self.is_message(node.node):
+                return True  # a whole message as text holds what was written
         if node.name == "map":
             keys = literals([*node.args, *(keyword.value for keyword in node.kwargs)])
             return any(key in _CONTENT_KEYS for key in keys) or self.is_content(node.node)
@@ -157,6 +177,8 @@ class Taint:
 
     def _is_content_call(self, node: nodes.Call) -> bool:
         target = node.node
+        if isinstance(target, nodes.Name) and target.name == "caller":
+            return True
         if isinstance(target, nodes.Name):  # a macro may give back what it was given
             return target.name in self._macros and any(self.is_content(arg) for arg in node.args)
         if not isinstance(target, nodes.Getattr):
@@ -215,11 +237,17 @@ class Taint:
             of_parts = all(isinstance(c, nodes.Name) and c.name in self.part_names for c in content)
             allowed = _PART_KINDS if of_parts else frozenset[str]()
             others = [part for part in parts if not self.is_content(part)]
-            found = list(_judge_words(where, others, allowed))
+            resolved = [*others, *(self._constants(part) for part in others)]
+            found = list(_judge_words(where, resolved, allowed))
             if id(where) in self._in_system and all(self._through_macro(c) for c in content):
                 # A switch in the operator's own prompt, which no user writes.
                 found = [("template.reads-system", fact) for _, fact in found]
             yield from found
+
+    def _constants(self, node: nodes.Node) -> nodes.Node:
+        """What a name was bound to, where that is made of constants."""
+        bound = self._bound.get(node.name) if isinstance(node, nodes.Name) else None
+        return nodes.List(bound or [])
 
     def _through_macro(self, node: nodes.Node | None) -> bool:
         """Whether content came out of a macro, which flattens one message's parts into a text."""
@@ -246,9 +274,16 @@ def _judge_words(
     where: nodes.Node, others: Sequence[nodes.Node], allowed: frozenset[str]
 ) -> Iterator[tuple[str, str]]:
     for value in literals(others):
-        if isinstance(value, str) and value not in allowed | _NOTHING and _WORDS.fullmatch(value):
+        if isinstance(value, str) and value not in allowed | _NOTHING and _is_trigger(value):
             fact = f"line {where.lineno}: it looks for the words {quoted(value)} in a message"
             yield "template.trigger", fact
+
+
+def _is_trigger(text: str) -> bool:
+    """Whether somebody may type it: words, or signs that no template has for a mark."""
+    if _WORDS.fullmatch(text):
+        return True
+    return bool(set(text) & _TRIGGER_SIGNS) and not set(text) & _MARK_SIGNS
 
 
 def _system_branches(tree: nodes.Template) -> Iterator[nodes.Node]:

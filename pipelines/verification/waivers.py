@@ -32,12 +32,6 @@ NEVER_WAIVED = (
     "waiver.",
     "signature.wrong",
 )
-README = """\
-# Waivers
-
-Each `*.yaml` here answers refusals of `weighbridge verify`; docs/verify.md of Weighbridge says how.
-This file keeps the folder in git, and the folder is a dependency of every verification.
-"""
 
 
 def _rule(rule: str) -> str:
@@ -54,7 +48,9 @@ def _day(value: Any) -> Any:
 
 
 _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
-_Rule = Annotated[str, StringConstraints(pattern=r"^[a-z]+\.[a-z0-9.-]+$"), AfterValidator(_rule)]
+_Rule = Annotated[
+    str, StringConstraints(pattern=r"^[a-z]+\.[A-Za-z0-9._-]+$"), AfterValidator(_rule)
+]
 _Day = Annotated[date, BeforeValidator(_day)]
 
 

@@ -1,1 +1,1 @@
-"""Honest and tampered model repositories, made from seeds: what `weighbridge verify` is judged on."""
+"""Honest and tampered model repositories, made from seeds: what verification is judged on."""

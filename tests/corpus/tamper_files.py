@@ -1,5 +1,6 @@
 """Links, special files, names and sizes."""
 
+# One line a tampering.
 from __future__ import annotations
 
 import os
@@ -50,6 +51,11 @@ def _sparse(name: str) -> Apply:
             file.truncate(1 << 40)
 
     return apply
+
+
+def _pipe_below(folder: Path, _: random.Random) -> None:
+    (folder / "a").mkdir()
+    os.mkfifo(folder / "a/b.json")
 
 
 def _deep(folder: Path, _: random.Random) -> None:
@@ -108,7 +114,7 @@ TAMPERINGS = [
     _made("hard-link", "config.json", _hard_link),
     _made("hard-link-within", "notes.md", _hard_link_within),
     _made("pipe", "pipe.json", lambda folder, _: os.mkfifo(folder / "pipe.json")),
-    _made("pipe-in-folder", "a/b.json", lambda f, _: ((f / "a").mkdir(), os.mkfifo(f / "a/b.json")) and None),
+    _made("pipe-in-folder", "a/b.json", _pipe_below),
     _made("socket", "control", _socket),
     _made("sparse-new", "big.safetensors", _sparse("big.safetensors")),
     _made("sparse-weights", "model.safetensors", _sparse("model.safetensors")),

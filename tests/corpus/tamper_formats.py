@@ -1,5 +1,7 @@
 """Files that carry code, under honest and dishonest names. Payloads are inert."""
 
+# One line a tampering.
+# ruff: noqa: E501
 from __future__ import annotations
 
 import gzip

@@ -1,5 +1,6 @@
 """Changes against a pinned manifest."""
 
+# One line a tampering.
 from __future__ import annotations
 
 import random

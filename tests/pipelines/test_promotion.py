@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,7 @@ from pipelines.errors import (
     VerdictMissing,
     VerdictNotPassing,
     VerdictStale,
+    WaiverExpired,
 )
 from pipelines.models_edit import add_evaluations, add_model, add_tuning, set_gate
 from pipelines.models_file import Baseline, DeclaredUse, GateEntry, ModelEntry, TuningEntry
@@ -352,3 +353,48 @@ def test_a_release_that_is_not_there_is_named_with_those_that_are(gated: Setting
         resolve_release(gated, "mail@staging")
     with pytest.raises(BadReference, match="line@stage"):
         resolve_release(gated, "mail")
+
+
+def _waive(settings: Settings, expires: str) -> None:
+    """Let DVC record a verification that rests on a waiver, and the verdict as current."""
+    with open_workspace(settings) as workspace:
+        workspace.restore()
+        path = Layout(workspace.root).verification("good") / "verification.json"
+        record = json.loads(path.read_text())
+        record["findings"] = [
+            {
+                "rule": "template.date",
+                "severity": "waived",
+                "file": "chat_template.jinja",
+                "fact": "a date",
+                "remedy": "x",
+                "waiver": {"reason": "shown only", "approver": "Jane", "expires": expires},
+            }
+        ]
+        path.unlink()
+        path.write_text(json.dumps(record))
+        stages = ("verify@good", "evaluate@good-smoke", "gate@good")
+        for stage in stages:
+            workspace.dvc("commit", "--force", stage)
+        workspace.dvc("push", "--quiet", *stages)
+        workspace.publish("Rest on a waiver")
+
+
+def test_promote_refuses_a_verification_whose_waiver_has_ended(gated: Settings) -> None:
+    _waive(gated, "2020-01-01")
+    with pytest.raises(WaiverExpired, match="by Jane, until 2020-01-01"):
+        promote(gated, "good")
+    assert _tags(gated) == set()
+
+
+def test_audit_looks_at_the_day_on_which_a_waiver_ends(
+    gated: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _waive(gated, "2999-01-01")
+    promote(gated, "good")
+    checks = {check.check: check for check in audit(gated, LINE).checks}
+    assert checks["waivers"].passed
+    monkeypatch.setattr("pipelines.releases.today", lambda: date(2999, 1, 2))
+    result = audit(gated, LINE)
+    assert not result.passed
+    assert [check.check for check in result.checks if not check.passed] == ["waivers"]

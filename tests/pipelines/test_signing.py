@@ -13,12 +13,13 @@ import pytest
 from pipelines.digest import build_manifest
 from pipelines.errors import ConfigError, SignatureRefused
 from pipelines.records import Derivation, ManifestRecord
+from pipelines.signatures.bundle import parse_bundle
+from pipelines.signatures.statement import parse_statement
 from pipelines.signing import (
     check_manifest_signature,
     create_key,
     sign_bytes,
     sign_manifest,
-    signed_files,
     verify_bytes,
 )
 from pipelines.verification.authenticity import check as check_authenticity
@@ -156,7 +157,7 @@ def ignore(statement: Any) -> None:
         (ignore, "ignores"),
         (lambda s: s["predicate"]["serialization"].update(allow_symlinks=True), "allow_symlinks"),
         (lambda s: s["predicate"]["serialization"].update(method="shards"), "method"),
-        (lambda s: s["predicate"]["serialization"].update(hash_type="blake3"), "hash_type"),
+        (lambda s: s["predicate"]["serialization"].update(hash_type="md5"), "hash_type"),
         (lambda s: s["predicate"]["resources"][0].update(digest="0" * 64), "root digest"),
         (lambda s: s["predicate"]["resources"][0].update(digest="xyz"), "cannot be used"),
         (lambda s: s["predicate"]["resources"].append(s["predicate"]["resources"][0]), "cannot"),
@@ -251,8 +252,9 @@ def publisher_rules(
         code_digest="",
         derivation=derivation,
     )
-    found = check_authenticity(origin, manifest, VerificationPolicy.model_validate(policy))
-    return [(finding.rule, finding.severity) for finding in found]
+    rules = VerificationPolicy.model_validate(policy)
+    found = check_authenticity(origin, manifest, signed.weights, rules)
+    return [(f.rule, f.severity) for f in found if f.rule != "signature.file"]
 
 
 def test_a_publishers_signature_is_required_noted_or_checked(
@@ -260,7 +262,7 @@ def test_a_publishers_signature_is_required_noted_or_checked(
 ) -> None:
     origin = tmp_path / "origin"
     (origin / "publisher").mkdir(parents=True)
-    keys = {"publisher_keys": {"Acme": signed.public.read_text()}}
+    keys = {"publishers": {"Acme": {"public_key": signed.public.read_text()}}}
     assert publisher_rules(signed, origin) == [("signature.absent", "info")]
     assert publisher_rules(signed, origin, require_signature=True) == [
         ("signature.absent", "refusal")
@@ -273,7 +275,7 @@ def test_a_publishers_signature_is_required_noted_or_checked(
     assert publisher_rules(signed, origin, **keys) == [("signature.valid", "info")]
     assert publisher_rules(signed, origin, derived=True, **keys) == [("signature.valid", "info")]
     create_key(tmp_path / "b.key", tmp_path / "b.pub")
-    stranger = {"publisher_keys": {"Else": (tmp_path / "b.pub").read_text()}}
+    stranger = {"publishers": {"Else": {"public_key": (tmp_path / "b.pub").read_text()}}}
     assert publisher_rules(signed, origin, **stranger) == [("signature.wrong", "refusal")]
     (signed.weights / "extra").write_text("x")
     assert publisher_rules(signed, origin, **keys) == [("signature.wrong", "refusal")]
@@ -283,6 +285,6 @@ def test_a_publishers_signature_is_required_noted_or_checked(
 
 
 def test_a_statement_names_every_file(signed: Signed) -> None:
-    pem, bundle = signed.public.read_bytes(), signed.bundle.read_bytes()
-    expected = {entry.path: entry.sha256 for entry in build_manifest(signed.weights)}
-    assert signed_files(pem, bundle, "x") == expected
+    envelope = parse_bundle(signed.bundle.read_bytes(), "x")
+    expected = {entry.path: (entry.sha256,) for entry in build_manifest(signed.weights)}
+    assert parse_statement(envelope.payload, "x").digests == expected

@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,87 +17,18 @@ from pipelines.batch.records import ModelOnDisk
 from pipelines.batch.status import status
 from pipelines.batch.store import FolderStore, OutputStore, open_store
 from pipelines.errors import ConfigError, NoSpaceLeft, StoreFailed
+from tests.s3_server import S3Server
 
 ROUNDS, WRITERS = 5, 8
 
 
-def free_ports(count: int) -> int:
-    """The first of `count` ports in a row that are free, and free 10,000 above (for gRPC)."""
-    for first in range(23000 + os.getpid() % 1000, 30000, count):
-        try:
-            for port in [
-                *range(first, first + count),
-                *range(first + 10000, first + 10000 + count),
-            ]:
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        return first
-    raise AssertionError("no free ports")
-
-
-@pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """SeaweedFS with one bucket, `results`; its endpoint."""
-    folder, port = tmp_path_factory.mktemp("weed"), free_ports(4)
-    identity = {
-        "name": "test",
-        "credentials": [{"accessKey": "test", "secretKey": "test-secret"}],
-        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-    }
-    config = folder / "s3.json"
-    config.write_text(json.dumps({"identities": [identity]}))
-    (folder / "data").mkdir()
-    weed = Path(sys.executable).with_name("weed")
-    process = subprocess.Popen(
-        [
-            weed, "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
-            "-master.telemetry=false", "-s3", f"-s3.port={port}", "-s3.port.iceberg=0",
-            f"-s3.config={config}", f"-master.port={port + 1}", f"-volume.port={port + 2}",
-            f"-filer.port={port + 3}", "-metricsPort=0", "-master.volumeSizeLimitMB=64",
-            "-volume.max=40", "-master.electionTimeout=1s", "-master.heartbeatInterval=100ms",
-            "-volume.preStopSeconds=1",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        wait_for(f"http://127.0.0.1:{port}/healthz", lambda body: True)
-        wait_for(f"http://127.0.0.1:{port + 1}/dir/status", lambda body: b"Volumes" in body)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def wait_for(url: str, ready: Callable[[bytes], bool]) -> None:
-    for _ in range(600):
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                if answer.status == 200 and ready(answer.read()):
-                    return
-        except (urllib.error.URLError, OSError):
-            pass
-        time.sleep(0.1)
-    raise AssertionError(f"{url} does not answer")
-
-
 @pytest.fixture
-def s3_output(s3_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """A fresh prefix on the server, with the environment that reaches it."""
-    import boto3
-
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+def s3_output(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A prefix in a new bucket, with the environment that reaches it."""
+    for name, value in s3_server.environ().items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    client = boto3.client("s3")
-    if "results" not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
-        client.create_bucket(Bucket="results")
-    return f"s3://results/{tmp_path.name}"
+    return f"s3://{s3_server.bucket()}/{tmp_path.name}"
 
 
 def race(open_one: Callable[[], OutputStore]) -> None:

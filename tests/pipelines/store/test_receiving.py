@@ -233,3 +233,17 @@ def test_a_lost_ledger_costs_a_second_reading_and_no_wrong_answer(store: ObjectS
     assert known(again, [offer(LARGE)]) == {}
     assert replace(receive(again, offer(LARGE), upstream.open_at, nothing)) == row
     assert upstream.offsets == [0]
+
+
+def test_an_object_that_is_found_counts_as_used_now_and_stays_as_hashed(store: ObjectStore) -> None:
+    row = receive(store, offer(SMALL), Upstream(SMALL).open_at, nothing)
+    store.ledger.add([row])
+    path = store.path(row.md5)
+    os.utime(path, ns=(0, row.mtime_ns))
+    assert row.sha256 in store.find([row.sha256])
+    status = path.stat()
+    assert status.st_atime_ns > status.st_mtime_ns - 1
+    assert status.st_mtime_ns == row.mtime_ns
+    assert row.sha256 in store.find([row.sha256])
+    path.unlink()
+    assert store.find([row.sha256]) == {}

@@ -74,7 +74,7 @@ def test_an_honest_model_passes_and_the_record_is_about_its_bytes(stage: Stage) 
     assert check_digest(stage.weights, record.weight_digest)
     assert record.template_sha256 == template_sha256(stage.weights)
     assert record.formats == {"json": 4, "safetensors": 1, "template": 1}
-    assert record.parameters == 40 * 16 + 16 + 2 * (16 * 16 + 32 * 16 + 16)
+    assert record.parameters == 40 * 16 + 16 + 2 * (4 * 16 * 16 + 3 * 32 * 16 + 2 * 16)
     assert record.licence.family == "Apache-2.0"
     assert "backdoor" in record.statement
     assert "not proven" in record.statement
@@ -83,7 +83,7 @@ def test_an_honest_model_passes_and_the_record_is_about_its_bytes(stage: Stage) 
 def test_two_runs_write_the_same_bytes(stage: Stage) -> None:
     record = stage.run()
     first = {path.name: path.read_bytes() for path in stage.out.iterdir()}
-    assert first.keys() == {"verification.json", "report.md", "NOTICE"}
+    assert first.keys() == {"verification.json", "report.md", "bom.cdx.json", "NOTICE"}
     assert first["verification.json"] == record_bytes(record)
     stage.run()
     assert {path.name: path.read_bytes() for path in stage.out.iterdir()} == first

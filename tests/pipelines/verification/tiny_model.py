@@ -39,9 +39,13 @@ def tensors() -> dict[str, np.ndarray[Any, Any]]:
     random = np.random.default_rng(7)
     shapes = {"model.embed_tokens.weight": (VOCABULARY, WIDTH), "model.norm.weight": (WIDTH,)}
     for layer in range(LAYERS):
-        shapes[f"model.layers.{layer}.self_attn.q_proj.weight"] = (WIDTH, WIDTH)
-        shapes[f"model.layers.{layer}.mlp.up_proj.weight"] = (2 * WIDTH, WIDTH)
-        shapes[f"model.layers.{layer}.input_layernorm.weight"] = (WIDTH,)
+        for part in ("q", "k", "v", "o"):
+            shapes[f"model.layers.{layer}.self_attn.{part}_proj.weight"] = (WIDTH, WIDTH)
+        for part in ("gate", "up"):
+            shapes[f"model.layers.{layer}.mlp.{part}_proj.weight"] = (2 * WIDTH, WIDTH)
+        shapes[f"model.layers.{layer}.mlp.down_proj.weight"] = (WIDTH, 2 * WIDTH)
+        for part in ("input", "post_attention"):
+            shapes[f"model.layers.{layer}.{part}_layernorm.weight"] = (WIDTH,)
     return {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
 
 
@@ -51,6 +55,7 @@ def config() -> dict[str, Any]:
         "model_type": "llama",
         "vocab_size": VOCABULARY,
         "hidden_size": WIDTH,
+        "intermediate_size": 2 * WIDTH,
         "num_attention_heads": 4,
         "num_hidden_layers": LAYERS,
         "tie_word_embeddings": True,

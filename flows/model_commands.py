@@ -1,0 +1,248 @@
+"""Commands about one model: from a reference to a release."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+import typer
+
+from flows import console
+from flows.options import (
+    BaseName,
+    Convert,
+    Exclude,
+    Include,
+    Json,
+    ModelName,
+    Purpose,
+    Registry,
+    Suites,
+)
+
+if TYPE_CHECKING:
+    from flows.nightly_evaluation import NightRow
+    from flows.reports import Onboarded
+    from flows.verifying import Verified
+
+app = typer.Typer()
+
+_STORED = {
+    "same": "the registry's own record is what these bytes give",
+    "differs": "the registry's own record is NOT what these bytes give: run the stage verify again",
+    "none": "the registry holds no verification of this model yet",
+}
+
+
+@app.command()
+def add(
+    reference: Annotated[str, typer.Argument(help="Where the weights come from.")],
+    name: Annotated[str, typer.Option("--name", "-n", help="What to call them.")],
+    purpose: Purpose = "commercial",
+    convert: Convert = "as-is",
+    include: Include = None,
+    exclude: Exclude = None,
+    base: BaseName = "",
+    registry: Registry = None,
+    json: Json = False,
+) -> None:
+    """Resolve a reference once and add it to models.yaml; nothing is ingested yet."""
+    from flows.adding import add_reference
+    from flows.parameters import ModelForm
+    from pipelines.models_file import DeclaredUse
+    from pipelines.references import check_name
+    from pipelines.settings import load_settings
+
+    model = ModelForm.model_validate(
+        {
+            "name": check_name(name),
+            "reference": reference,
+            "convert": convert,
+            "include": include or (),
+            "exclude": exclude or (),
+            "base": base,
+        }
+    )
+    use = DeclaredUse.model_validate({"purpose": purpose})
+    added = add_reference(load_settings(registry), model, use)
+    console.show(added, json, f"Added {name}: {added['reference']}")
+
+
+@app.command()
+def onboard(
+    name: ModelName,
+    reference: Annotated[str, typer.Option(help="Where a new model's weights come from.")] = "",
+    suite: Suites = None,
+    purpose: Purpose = "commercial",
+    convert: Convert = "as-is",
+    include: Include = None,
+    exclude: Exclude = None,
+    base: BaseName = "",
+    registry: Registry = None,
+    json: Json = False,
+) -> None:
+    """Bring a model in: ingest, verify, sign, evaluate on the named suites."""
+    with _flows(registry):
+        from flows.onboard import onboard as flow
+        from flows.parameters import ModelForm, UseForm
+
+        model = ModelForm.model_validate(
+            {
+                "name": name,
+                "reference": reference,
+                "convert": convert,
+                "include": include or (),
+                "exclude": exclude or (),
+                "base": base,
+            }
+        )
+        done = flow(model, tuple(suite or ()), UseForm.model_validate({"purpose": purpose}))
+    _show_onboarded(done, json)
+
+
+@app.command()
+def verify(
+    target: Annotated[
+        str, typer.Argument(metavar="PATH|NAME", help="A folder, or a model of the registry.")
+    ],
+    manifest: Annotated[
+        Path | None, typer.Option(help="Pinned files: JSON or sha256sum lines.")
+    ] = None,
+    use: Annotated[
+        str | None, typer.Option(help="commercial (default), research, or a YAML file.")
+    ] = None,
+    policy: Annotated[Path | None, typer.Option(help="A verification policy.")] = None,
+    waivers: Annotated[Path | None, typer.Option(help="A file of waivers.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder for record, report, ML-BOM and NOTICE.")
+    ] = None,
+    registry: Registry = None,
+    json: Json = False,
+) -> None:
+    """Judge weights: bytes, formats, structure, template, licence. Exit 1 if refused.
+
+    A folder is judged as it lies there. The name of a model proves the registry's own record again,
+    from the bytes in its store.
+    """
+    from flows.verifying import FolderOptions, judge
+
+    options = FolderOptions(manifest=manifest, use=use, policy=policy, waivers=waivers, out=out)
+    _show_verified(judge(target, options, registry), json)
+
+
+@app.command()
+def evaluate(
+    names: Annotated[list[str] | None, typer.Argument(help="Models; default: all.")] = None,
+    registry: Registry = None,
+    json: Json = False,
+) -> None:
+    """Evaluate whatever is out of date, as the nightly run does."""
+    with _flows(registry):
+        from flows.nightly_evaluation import nightly_evaluation as flow
+
+        rows = cast("tuple[NightRow, ...]", flow(tuple(names or ())))
+    data = {"evaluations": [row.model_dump() for row in rows]}
+    cells = [[row.evaluation, row.outcome, row.detail] for row in rows]
+    console.show_table("Evaluations", ["evaluation", "outcome", "detail"], cells, data, json)
+
+
+@app.command()
+def finetune(
+    name: ModelName,
+    base: Annotated[str, typer.Option(help="The model to tune.")],
+    recipe: Annotated[str, typer.Option(help="recipes/NAME.yaml in the registry.")],
+    dataset: Annotated[str, typer.Option(help="datasets/NAME in the registry.")],
+    suite: Suites = None,
+    release: Annotated[str, typer.Option(help="Also gate it for this release line.")] = "",
+    policy: Annotated[str, typer.Option(help="policy/gates/NAME.yaml for the gate.")] = "default",
+    registry: Registry = None,
+    json: Json = False,
+) -> None:
+    """Check the data, train an adapter, merge it, verify and evaluate the result."""
+    with _flows(registry):
+        from flows.finetune import finetune as flow
+        from flows.parameters import GateForm, TuningForm
+
+        rule = GateForm(release=release, policy=policy) if release else None
+        tuning = TuningForm(name=name, recipe=recipe, dataset=dataset)
+        done = flow(base, tuning, tuple(suite or ()), rule=rule)
+    _show_onboarded(done, json)
+
+
+@app.command()
+def gate(
+    name: ModelName,
+    release: Annotated[str, typer.Option(help="The release line it wants to enter.")],
+    policy: Annotated[str, typer.Option(help="policy/gates/NAME.yaml.")] = "default",
+    baseline: Annotated[str, typer.Option(help="Compare with this model.")] = "",
+    registry: Registry = None,
+    json: Json = False,
+) -> None:
+    """Compare a candidate with its pinned baseline. Exit 1 unless it passes."""
+    with _flows(registry):
+        from flows.gate import gate as flow
+        from flows.parameters import GateForm
+
+        verdict = flow(name, GateForm(release=release, policy=policy, baseline=baseline))
+    rows = [[task.task, task.outcome, task.reason] for task in verdict.tasks]
+    title = f"{name} against {verdict.baseline}: {verdict.outcome}"
+    data = verdict.model_dump(mode="json")
+    console.show_table(title, ["task", "outcome", "reason"], rows, data, json)
+    if verdict.outcome != "pass":
+        raise typer.Exit(1)
+
+
+@app.command()
+def promote(
+    name: ModelName,
+    stage: Annotated[Literal["production", "staging"], typer.Option()] = "production",
+    registry: Registry = None,
+    json: Json = False,
+) -> None:
+    """Release a candidate with a current, passing verdict. Exit 1 with the reason if refused."""
+    with _flows(registry):
+        from flows.promote import promote as flow
+
+        release = flow(name, stage)
+    data = release.model_dump(mode="json")
+    text = f"{release.release}@{release.stage} is {release.version}: {release.model}"
+    console.show(data, json, text)
+
+
+@contextmanager
+def _flows(registry: Path | None) -> Iterator[None]:
+    """A server to report to; anything that imports Prefect is imported inside."""
+    from flows.local import reporting
+    from pipelines.settings import load_settings
+
+    with reporting(load_settings(registry)):
+        yield
+
+
+def _show_onboarded(done: Onboarded, json: bool) -> None:
+    rows = [
+        [record.suite, task.task, task.metric, f"{task.value:.3f}", str(task.items)]
+        for record in done.evaluations
+        for task in record.tasks
+    ]
+    title = f"{done.name}: weights {done.weight_digest}"
+    columns = ["suite", "task", "metric", "value", "items"]
+    console.show_table(title, columns, rows, done.model_dump(mode="json"), json)
+
+
+def _show_verified(verified: Verified, json: bool) -> None:
+    record = verified.record
+    rows = [[f.severity, f.rule, f.file, f.fact, f.remedy] for f in record.findings]
+    title = f"{record.name}: {'passed' if record.passed else 'REFUSED'}"
+    columns = ["severity", "rule", "file", "fact", "remedy"]
+    console.note(f"verified {verified.taken}")
+    data = record.model_dump(mode="json")
+    if verified.stored is not None:
+        data["stored"] = verified.stored
+    console.show_table(title, columns, rows, data, json)
+    if verified.stored is not None:
+        console.note(_STORED[verified.stored])
+    if not record.passed:
+        raise typer.Exit(1)
