@@ -23,6 +23,7 @@ from flows.options import (
 )
 
 if TYPE_CHECKING:
+    from pipelines.records import Verdict
     from flows.nightly_evaluation import NightRow
     from flows.reports import Onboarded
     from flows.verifying import Verified
@@ -173,21 +174,45 @@ def finetune(
 
 @app.command()
 def gate(
-    name: ModelName,
-    release: Annotated[str, typer.Option(help="The release line it wants to enter.")],
-    policy: Annotated[str, typer.Option(help="policy/gates/NAME.yaml.")] = "default",
-    baseline: Annotated[str, typer.Option(help="Compare with this model.")] = "",
+    name: Annotated[str | None, typer.Argument(help="A name in models.yaml.")] = None,
+    release: Annotated[str, typer.Option(help="The release line it wants to enter.")] = "",
+    policy: Annotated[
+        str, typer.Option(help="policy/gates/NAME.yaml; with --candidate, a file.")
+    ] = "default",
+    baseline: Annotated[
+        str, typer.Option(help="Compare with this model; with --candidate, a folder.")
+    ] = "",
+    candidate: Annotated[
+        Path | None,
+        typer.Option(help="Without a registry: lm-eval's samples, or an evidence folder."),
+    ] = None,
     registry: Registry = None,
     json: Json = False,
 ) -> None:
-    """Compare a candidate with its pinned baseline. Exit 1 unless it passes."""
-    with _flows(registry):
-        from flows.gate import gate as flow
-        from flows.parameters import GateForm
+    """Compare a candidate with its baseline, item by item. Exit 1 unless it passes.
 
-        verdict = flow(name, GateForm(release=release, policy=policy, baseline=baseline))
+    With --candidate and --baseline it decides from two folders of per-item results, offline.
+    """
+    if candidate is not None:
+        if name or release or not baseline:
+            raise typer.BadParameter("give --candidate, --baseline and --policy, and nothing else")
+        from evals.gate import gate_folders
+
+        verdict = gate_folders(candidate, Path(baseline), Path(policy))
+    else:
+        if not (name and release):
+            raise typer.BadParameter("give a NAME and --release, or --candidate and --baseline")
+        with _flows(registry):
+            from flows.gate import gate as flow
+            from flows.parameters import GateForm
+
+            verdict = flow(name, GateForm(release=release, policy=policy, baseline=baseline))
+    _show_verdict(verdict, json)
+
+
+def _show_verdict(verdict: Verdict, json: bool) -> None:
     rows = [[task.task, task.outcome, task.reason] for task in verdict.tasks]
-    title = f"{name} against {verdict.baseline}: {verdict.outcome}"
+    title = f"{verdict.name} against {verdict.baseline}: {verdict.outcome}"
     data = verdict.model_dump(mode="json")
     console.show_table(title, ["task", "outcome", "reason"], rows, data, json)
     if verdict.outcome != "pass":

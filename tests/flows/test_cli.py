@@ -122,3 +122,41 @@ def test_dvc_alone_runs_the_release_graph(registry: Settings) -> None:
     argv = [sys.executable, "-m", "dvc", "repro", "--dry"]
     done = subprocess.run(argv, cwd=registry.work_tree, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_gate_decides_from_two_folders_of_samples(run: Run, tmp_path: Path) -> None:
+    def write(name: str, right: range) -> None:
+        lines = [
+            {
+                "doc_id": number,
+                "doc_hash": f"{number:064x}",
+                "prompt_hash": f"{number:064x}",
+                "filter": "none",
+                "metrics": ["acc"],
+                "acc": float(number in right),
+            }
+            for number in range(1000)
+        ]
+        (tmp_path / name).mkdir()
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / name / "samples_some_2026-11-22T10-00-00.5.jsonl").write_text(text)
+
+    write("old", range(600))
+    write("same", range(10, 610))
+    write("worse", range(400))
+    write("short", range(600))
+    (tmp_path / "policy.yaml").write_text("alpha: 0.05\ntasks: {'*': {margin: 0.05}}\n")
+    short = tmp_path / "short/samples_some_2026-11-22T10-00-00.5.jsonl"
+    short.write_text(short.read_text().replace("1.0}", "NaN}", 1))
+    wanted = ("--baseline", "old", "--policy", "policy.yaml", "--json")
+
+    passed = run("gate", "--candidate", "same", *wanted)
+    blocked = run("gate", "--candidate", "worse", *wanted)
+    unusable = run("gate", "--candidate", "short", *wanted)
+    unclear = run("gate", "some-model", "--candidate", "same", *wanted)
+
+    assert (passed.returncode, json.loads(passed.stdout)["outcome"]) == (0, "pass")
+    assert (blocked.returncode, json.loads(blocked.stdout)["outcome"]) == (1, "block")
+    assert unusable.returncode == 3
+    assert "not a finite number" in unusable.stderr
+    assert unclear.returncode == 2
