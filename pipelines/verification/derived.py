@@ -33,6 +33,10 @@ _OFFLINE = {
     "OMP_NUM_THREADS": "1",
     "CUDA_VISIBLE_DEVICES": "",
 }
+_LIBRARY_ERRORS = (
+    *(ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError, AssertionError),
+    *(ImportError, ZeroDivisionError),
+)
 # Keys that would make a library fetch, import or quantise; `hooks.py` judges them.
 _LEFT_OUT = frozenset({
     *KEYS, "auto_map", "attn_implementation", "_attn_implementation", "experts_implementation",
@@ -118,13 +122,14 @@ def _difference(question: Question) -> Difference:
         return Difference(unknown=f"transformers does not know {name or kind!r}")
     if not issubclass(model_class, transformers.PreTrainedModel):
         return Difference(unknown=f"{name} is no model")
-    config_class: Any = CONFIG_MAPPING[kind]
+    known: Any = CONFIG_MAPPING
+    config_class = known[kind]
     if getattr(model_class, "config_class", None) is not config_class:
         return Difference(unknown=f"{name} takes no {kind} config")
     try:
         config = config_class.from_dict(question.config)
         return _load(model_class, config, question.tensors)
-    except Exception as error:  # noqa: BLE001 - the library may raise anything on a config of theirs
+    except _LIBRARY_ERRORS as error:  # any other ends this child, which says as much
         return Difference(unknown=f"{type(error).__name__}: {error}"[:500])
 
 

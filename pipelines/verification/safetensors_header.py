@@ -78,7 +78,7 @@ def parse_header(header: bytes, data_bytes: int, name: str) -> Header:
     if not header.startswith(b"{"):
         raise MalformedFile(name, "safetensors.header-start", "its header does not start with '{'")
     body = header.rstrip(b" ")
-    if not body.endswith(b"}"):
+    if body[-1:] in b"\t\r\n\x00":
         fact = "its header is padded with something other than spaces"
         raise MalformedFile(name, "safetensors.header-padding", fact)
     document = parse_strict(body, name, prefix="safetensors")

@@ -4,6 +4,8 @@ Models come from transformers' own classes and `save_pretrained`; what other pro
 (quantised checkpoints, card, papers, old layouts) is laid out as they do it.
 """
 
+# One line a setting.
+# ruff: noqa: E501
 from __future__ import annotations
 
 import json

@@ -79,8 +79,11 @@ def test_a_tensor_in_two_shards_is_refused(model: Path, refusals: Rules) -> None
         (lambda c: c.update(vocab_size=VOCABULARY + 1), "config.shape"),
         (lambda c: c.update(hidden_size=WIDTH * 2), "config.shape"),
         (lambda c: c.update(num_hidden_layers=LAYERS + 1), "config.missing-layers"),
-        (lambda c: c.update(num_hidden_layers=LAYERS - 1), "config.extra-layers"),
-        (lambda c: c.update(num_hidden_layers=10**12), "config.missing-layers"),
+        (
+            lambda c: c.update(num_hidden_layers=LAYERS - 1),
+            "config.extra-layers config.extra-tensors",
+        ),
+        (lambda c: c.update(num_hidden_layers=10**12), "config.missing-layers config.number"),
         (lambda c: c.update(tie_word_embeddings=False), "config.tied"),
         (lambda c: c.update(eos_token_id=VOCABULARY), "config.token-id"),
         (lambda c: c.update(bos_token_id="1"), "config.token-id"),
@@ -90,7 +93,7 @@ def test_a_config_that_contradicts_the_tensors_is_refused(
     model: Path, refusals: Rules, change: Change, rule: str
 ) -> None:
     edit_json(model / "config.json", change)
-    assert refusals(model) == {rule}
+    assert refusals(model) == set(rule.split())
 
 
 @pytest.mark.parametrize(
@@ -145,7 +148,7 @@ def test_sentence_transformers_modules_may_only_name_that_library(
     write_json(path, [{"idx": 0, "type": "sentence_transformers.models.Transformer"}])
     assert refusals(model) == set()
     write_json(path, [{"idx": 0, "type": "subprocess.Popen"}])
-    assert refusals(model, files=True) == {"hook.import@modules.json"}
+    assert "hook.import@modules.json" in refusals(model, files=True)
 
 
 def test_adapters_may_record_a_transformers_class_and_no_other(
@@ -269,7 +272,11 @@ def test_numbers_that_are_not_finite_are_refused(
 
 def test_a_matrix_of_zeros_is_refused_and_a_bias_is_not(model: Path, refusals: Rules) -> None:
     name = "model.layers.0.self_attn.q_proj"
-    edit_weights(model, lambda w: w.update({f"{name}.bias": np.zeros(WIDTH, np.float32)}))
+    projections = [
+        f"model.layers.{n}.self_attn.{x}_proj.bias" for n in range(LAYERS) for x in "qkvo"
+    ]
+    edit_weights(model, lambda w: w.update(dict.fromkeys(projections, np.zeros(WIDTH, np.float32))))
+    edit_json(model / "config.json", lambda c: c.update(attention_bias=True))
     assert refusals(model) == set()
     edit_weights(model, lambda w: w.update({f"{name}.weight": -0.0 * w[f"{name}.weight"]}))
     assert refusals(model) == {"weights.all-zero"}

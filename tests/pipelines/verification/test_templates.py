@@ -181,7 +181,7 @@ def test_the_template_of_a_gguf_file_is_judged(tmp_path: Path, refusals: Rules) 
     writer = gguf.GGUFWriter(str(tmp_path / "model.gguf"), "llama")
     writer.add_chat_template(EVIL)
     writer.add_license("apache-2.0")
-    writer.add_tensor("token_embd.weight", np.ones((3, 32), np.float32))
+    writer.add_tensor("token_embd.weight", np.eye(3, 32, dtype=np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -191,7 +191,7 @@ def test_the_template_of_a_gguf_file_is_judged(tmp_path: Path, refusals: Rules) 
 
 
 def test_two_default_templates_that_differ_are_refused(model: Path, refusals: Rules) -> None:
-    other = TEMPLATE.replace("assistant", "user")
+    other = TEMPLATE.replace("assistant", "helper")
     config = model / "tokenizer_config.json"
     edit_json(config, lambda c: c.update(chat_template=TEMPLATE))
     assert refusals(model) == set()
