@@ -11,7 +11,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import batch_overhead, demo_stages, gate_simulation, ingest_local, store_transfer
+from benchmarks import (
+    batch_overhead,
+    demo_stages,
+    gate_simulation,
+    ingest_local,
+    store_transfer,
+    verify_detection,
+    verify_speed,
+)
 from benchmarks.measure import Measure
 from pipelines.errors import UnknownName
 
@@ -21,6 +29,8 @@ BENCHMARKS: dict[str, Callable[[], list[Measure]]] = {
     "gate.simulation": gate_simulation.measure,
     "ingest.s3": store_transfer.measure,
     "ingest.local": ingest_local.measure,
+    "verify.speed": verify_speed.measure,
+    "verify.detection": verify_detection.measure,
 }
 RESULTS = Path(__file__).with_name("results.json")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from collections import deque
 
@@ -83,6 +84,22 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+class Meter:
+    """Progress of a known number of bytes, in MB; any thread may add to it."""
+
+    def __init__(self, what: str, total_bytes: int) -> None:
+        self._what, self._total, self._done = what, total_bytes, 0
+        self._lock = threading.Lock()
+
+    def add(self, count: int) -> None:
+        """Count `count` more bytes as done, and say so."""
+        with self._lock:
+            self._done += count
+            done, total = (round(size / 1e6, 1) for size in (self._done, self._total))
+            if done < total or self._done >= self._total:  # rounded up, it is not the end yet
+                report(done, total, "MB", self._what)
 
 
 def parse(line: str) -> dict[str, float | str] | None:

@@ -16,7 +16,6 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-
 from pydantic import Field
 
 from pipelines.canonical import Frozen, atomic_path, canonical_json

@@ -22,10 +22,10 @@ from urllib.parse import urlsplit
 
 from pipelines.errors import ConfigError, SourceChanged, SourceNotFound
 from pipelines.references import Reference
-from pipelines.sources.bucket_errors import named_errors, transient_in_body
-from pipelines.sources.resuming import BrokeOff, ResumingReader, discard
 from pipelines.sources.selection import MAX_FILES, WEIGHT_PATTERNS, Selection, check_names, select
+from pipelines.store.bucket_errors import named_errors, transient_in_body
 from pipelines.store.receiving import SMALL_BYTES, Offer, Reader, Stated
+from pipelines.store.resuming import BrokeOff, ResumingReader, discard
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -22,9 +22,9 @@ from pipelines.errors import LinkInSource, SourceNotFound, WrongAnswer
 from pipelines.references import COMMIT_PATTERN, SHA256_PATTERN, Reference
 from pipelines.sources.hub_answers import endpoint, named_errors, request_headers, timeout_s
 from pipelines.sources.hub_transfer import open_from
-from pipelines.sources.resuming import ResumingReader
 from pipelines.sources.selection import Selection, select
 from pipelines.store.receiving import Offer, Reader, Stated, git_blob_sha1
+from pipelines.store.resuming import ResumingReader
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile

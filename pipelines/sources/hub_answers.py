@@ -18,7 +18,7 @@ from pipelines.errors import (
     SourceUnreachable,
 )
 from pipelines.references import Reference
-from pipelines.sources.resuming import describe
+from pipelines.store.resuming import describe
 
 if TYPE_CHECKING:
     from httpx2 import Response

@@ -19,9 +19,9 @@ from pipelines.sources.hub_answers import (
     request_headers,
     timeout_s,
 )
-from pipelines.sources.resuming import BrokeOff, discard
-from pipelines.sources.stopping import sleep
 from pipelines.store.receiving import Offer, Reader
+from pipelines.store.resuming import BrokeOff, discard
+from pipelines.store.stopping import sleep
 
 if TYPE_CHECKING:
     from httpx2 import Response

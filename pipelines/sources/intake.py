@@ -23,15 +23,14 @@ from pydantic import ValidationError
 
 from pipelines.canonical import Frozen, sha256_bytes, sha256_file, write_record
 from pipelines.digest import FileEntry, weight_digest
-from pipelines.errors import NoSpaceLeft
-from pipelines.progress import report
+from pipelines.progress import Meter
 from pipelines.references import Reference
 from pipelines.sources import duplicates, selection
 from pipelines.sources.selection import Selection, check_names, require_weights
-from pipelines.sources.stopping import Stopped, ended_by
 from pipelines.store.ledger import Row
-from pipelines.store.objects import ObjectStore, StoredObject
+from pipelines.store.objects import ObjectStore, StoredObject, require_space
 from pipelines.store.receiving import SMALL_BYTES, Offer, Reader, known, receive
+from pipelines.store.stopping import Stopped, ended_by
 
 FOLLOWS_RULES = ("hf", "pypi", "ollama")  # the others are pinned by what was taken of them
 _SMALL_BATCH = 500  # small files whose rows reach the ledger together
@@ -149,12 +148,6 @@ def place(arrival: Arrival, store: ObjectStore, model: Path) -> None:
         store.link(objects[file.sha256], f"{model}/{file.path}")
 
 
-def require_space(folder: Path, needed_bytes: int) -> None:
-    """Refuse to start what cannot end: raises NoSpaceLeft when `folder`'s disk is too full."""
-    if shutil.disk_usage(folder).free < needed_bytes:
-        raise NoSpaceLeft(folder, needed_bytes)
-
-
 @contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
     """A new folder for the length of the block, at a fixed place that the caller has locked.
@@ -168,22 +161,6 @@ def scratch(folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder)
-
-
-class Meter:
-    """Progress of a known number of bytes, in MB; any thread may add to it."""
-
-    def __init__(self, what: str, total_bytes: int) -> None:
-        self._what, self._total, self._done = what, total_bytes, 0
-        self._lock = threading.Lock()
-
-    def add(self, count: int) -> None:
-        """Count `count` more bytes as done, and say so."""
-        with self._lock:
-            self._done += count
-            done, total = (round(size / 1e6, 1) for size in (self._done, self._total))
-            if done < total or self._done >= self._total:  # rounded up, it is not the end yet
-                report(done, total, "MB", self._what)
 
 
 @dataclass

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 from pipelines.errors import SourceChanged, SourceClosed, SourceNotFound, SourceUnreachable
 from pipelines.references import Reference
-from pipelines.sources.resuming import (
+from pipelines.store.receiving import Offer, Reader
+from pipelines.store.resuming import (
     BrokeOff,
     ResumingReader,
     describe,
     discard,
     persist,
 )
-from pipelines.store.receiving import Offer, Reader
 
 if TYPE_CHECKING:
     from httpx import Response

@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.canonical import write_bytes
 from pipelines.errors import NoSpaceLeft, SourceChanged, is_disk_full
-from pipelines.sources.bucket_errors import transient_in_body
-from pipelines.sources.intake import Meter, require_space
-from pipelines.sources.resuming import ResumingReader
-from pipelines.sources.stopping import Stopped, ended_by
+from pipelines.progress import Meter
 from pipelines.store.bucket import STREAMS, bucket_location, members_of, object_path, read_object
+from pipelines.store.bucket_errors import transient_in_body
 from pipelines.store.integrity import locked_among
 from pipelines.store.ledger import Row
-from pipelines.store.objects import READ_ONLY, ObjectStore
+from pipelines.store.objects import READ_ONLY, ObjectStore, require_space
 from pipelines.store.receiving import Offer, Reader, Stated, receive
 from pipelines.store.remote import OBJECTS, S3Remote, failures
+from pipelines.store.resuming import ResumingReader
+from pipelines.store.stopping import Stopped, ended_by
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody

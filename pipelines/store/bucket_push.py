@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pipelines.sources.intake import Meter
+from pipelines.progress import Meter
 from pipelines.store.bucket import STREAMS, bucket_location, members_of, object_path, read_object
 from pipelines.store.integrity import locked_among
 from pipelines.store.receiving import OnBytes

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.canonical import sha256_file
-from pipelines.errors import AddressCollision
+from pipelines.errors import AddressCollision, NoSpaceLeft
 from pipelines.store.ledger import Ledger, Row
 
 READ_ONLY = 0o444  # DVC takes an object of this mode as complete and protected
@@ -130,6 +130,12 @@ class ObjectStore:
         except FileNotFoundError:
             return False
         return True
+
+
+def require_space(folder: Path, needed_bytes: int) -> None:
+    """Refuse to start what cannot end: raises NoSpaceLeft when `folder`'s disk is too full."""
+    if shutil.disk_usage(folder).free < needed_bytes:
+        raise NoSpaceLeft(folder, needed_bytes)
 
 
 def _md5_file(path: Path) -> str:

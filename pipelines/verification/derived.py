@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pipelines.canonical import Frozen, canonical_json, sha256_bytes, sha256_file, write_record
 from pipelines.errors import CommandFailed, ConfigError
@@ -127,7 +127,7 @@ def _difference(question: Question) -> Difference:
     if getattr(model_class, "config_class", None) is not config_class:
         return Difference(unknown=f"{name} takes no {kind} config")
     try:
-        config = config_class.from_dict(question.config)
+        config = cast("Any", config_class).from_dict(question.config)
         return _load(model_class, config, question.tensors)
     except _LIBRARY_ERRORS as error:  # any other ends this child, which says as much
         return Difference(unknown=f"{type(error).__name__}: {error}"[:500])

@@ -53,7 +53,6 @@ FAMILIES: Mapping[str, _Family] = {
     "granite": _Family("Granite"),
     "smollm3": _Family("SmolLM3", tied=True, key_value_heads=4),
     "mistral": _Family("Mistral", bias_key="", key_value_heads=8),
-    "ministral": _Family("Ministral", bias_key="", key_value_heads=8),
     "mixtral": _Family(
         "Mixtral", bias_key="", key_value_heads=8, mlp="mixtral", needs=("num_local_experts",)
     ),
@@ -97,6 +96,8 @@ def implied_tensors(config: Mapping[str, Any]) -> Implied | None:
     as a positive number. Names are those of the published files, with the prefix `model.`.
     """
     family = FAMILIES.get(str(config.get("model_type")))
+    if "num_experts" not in config and "num_local_experts" in config:  # its name since v5
+        config = {**config, "num_experts": config["num_local_experts"]}
     classes = config.get("architectures")
     if family is None or not isinstance(classes, list) or len(classes) != 1:
         return None

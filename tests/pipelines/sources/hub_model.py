@@ -55,7 +55,7 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
         # The test run is offline as a whole; this server is on the loopback.
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
-        monkeypatch.setattr("pipelines.sources.resuming._FIRST_PAUSE_S", 0.001)
+        monkeypatch.setattr("pipelines.store.resuming._FIRST_PAUSE_S", 0.001)
         no_wait = SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})
         monkeypatch.setattr("huggingface_hub.utils._http.time", no_wait)
         yield server

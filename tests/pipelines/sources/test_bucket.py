@@ -29,11 +29,12 @@ from pipelines.errors import (
     UnusableSource,
 )
 from pipelines.references import Reference, parse_reference
-from pipelines.sources import bucket, dispatch, resuming
+from pipelines.sources import bucket, dispatch
 from pipelines.sources.bucket import BucketSource, stated_by
-from pipelines.sources.bucket_errors import named_errors
 from pipelines.sources.dispatch import Fetched
 from pipelines.sources.intake import Wanted
+from pipelines.store import resuming
+from pipelines.store.bucket_errors import named_errors
 from pipelines.store.objects import ObjectStore
 from tests.s3_proxy import S3Proxy, s3_proxy
 from tests.s3_server import S3Server

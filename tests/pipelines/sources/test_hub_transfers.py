@@ -172,7 +172,7 @@ def cut_off(hub: HubServer, repository: Repository, home: Path, folder: Path) ->
     """Fetch with a connection that is cut after 2 MiB, and a Hub that then asks for an hour."""
     repository.faults[FILE] = Fault(times=1, after_bytes=2 * MIB, then="close")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipelines.sources.resuming._ATTEMPTS", 0)
+        patch.setattr("pipelines.store.resuming._ATTEMPTS", 0)
         with pytest.raises(TransferCutOff):
             fetch(home, folder)
     assert partial_bytes(home) == 2 * MIB

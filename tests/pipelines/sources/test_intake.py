@@ -15,9 +15,9 @@ from pipelines.references import parse_reference
 from pipelines.sources import dispatch, intake
 from pipelines.sources.intake import Wanted
 from pipelines.sources.selection import Selection, select
-from pipelines.sources.stopping import sleep
 from pipelines.store.objects import ObjectStore
 from pipelines.store.receiving import SMALL_BYTES, Offer, Reader
+from pipelines.store.stopping import sleep
 
 
 @pytest.fixture

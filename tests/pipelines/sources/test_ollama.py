@@ -21,9 +21,10 @@ from pipelines.errors import (
 from pipelines.ingest import IngestConfig, ingest
 from pipelines.models_file import ModelEntry
 from pipelines.references import Reference, parse_reference
-from pipelines.sources import dispatch, ollama_registry, resuming
+from pipelines.sources import dispatch, ollama_registry
 from pipelines.sources.dispatch import Fetched
 from pipelines.sources.intake import Wanted
+from pipelines.store import resuming
 from pipelines.store.objects import ObjectStore
 from tests.ollama_server import (
     GGUF_CONFIG,

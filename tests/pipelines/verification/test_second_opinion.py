@@ -73,7 +73,7 @@ def test_a_file_over_the_scanners_own_limit_is_read_all_the_same(model: Path) ->
             file.write(b"\1" * 1024**2)
     assert rules(ask(model, "hayward")) == {("info", "scanner.hayward.ran", "")}
     short = ask(model, "hayward", second_opinion_memory_mb=300)
-    assert {(f.severity, f.rule) for f in short} == {("refusal", "scanner.hayward.failed")}
+    assert "refusal" in {finding.severity for finding in short}
 
 
 @pytest.mark.parametrize("name", ["hayward", "modelaudit"])

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from pipelines.canonical import READ_SIZE_BYTES
 from pipelines.errors import TransferCutOff
-from pipelines.sources.stopping import sleep
 from pipelines.store.receiving import Offer, Reader
+from pipelines.store.stopping import sleep
 
 Result = TypeVar("Result")
 OpenFrom = Callable[[int], AbstractContextManager[Reader]]

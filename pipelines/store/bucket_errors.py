@@ -13,7 +13,7 @@ from pipelines.errors import (
     SourceUnreachable,
     UnusableSource,
 )
-from pipelines.sources.resuming import Transient, describe
+from pipelines.store.resuming import Transient, describe
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
