@@ -16,11 +16,11 @@ from pydantic import ValidationError
 
 from pipelines.errors import SignatureRefused
 from pipelines.signatures.bundle import PAYLOAD_TYPE, SignedEnvelope
+from pipelines.signatures.publishers import PUBLIC_GOOD
 
 if TYPE_CHECKING:
     from sigstore.models import TrustedRoot
 
-PUBLIC_GOOD = "public-good"
 _PUBLIC_STORE = "_store/https%3A%2F%2Ftuf-repo-cdn.sigstore.dev/trusted_root.json"
 
 
@@ -47,11 +47,6 @@ def check_keyless(envelope: SignedEnvelope, identity: str, issuer: str, trust_ro
         raise SignatureRefused(envelope.subject, fact) from error
     if kind != PAYLOAD_TYPE or payload != envelope.payload:
         raise SignatureRefused(envelope.subject, "Sigstore read another payload than we did")
-
-
-def check_trust_root(text: str) -> None:
-    """Raise SignatureRefused when a trust root of the policy cannot be used."""
-    _trusted_root(text, "trust_root")
 
 
 def _trusted_root(text: str, subject: str) -> TrustedRoot:

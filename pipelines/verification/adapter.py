@@ -56,11 +56,11 @@ def check(contents: Contents) -> Iterator[Finding]:
                 absent = f"{folder}adapter_model.safetensors"
                 yield from refusals("adapter.incomplete", (absent, name), fact, _REMEDY)
             continue
-        if config.get("peft_type") in _LORA:
+        if str(config.get("peft_type")) in _LORA:
             tensors = contents.safetensors[there].tensors
             for rule, fact in _judge(config, {tensor.name: tensor for tensor in tensors}):
                 yield from refusals(rule, (name, there), fact, _REMEDY)
-        elif config.get("peft_type") in _KINDS:
+        elif str(config.get("peft_type")) in _KINDS:
             yield from _check_other(config, name, there, contents)
 
 
@@ -82,7 +82,7 @@ def _check_other(
 
 def _check_config(name: str, config: Mapping[str, Any]) -> Iterator[Finding]:
     kind = config.get("peft_type")
-    if "peft_type" in config and kind not in _KINDS:
+    if "peft_type" in config and str(kind) not in _KINDS:
         yield refusal("adapter.kind", name, f"peft_type is {quoted(kind)}, not PEFT's", _REMEDY)
     for key in _CODE_KEYS:
         if config.get(key):
@@ -123,7 +123,8 @@ def _judge_modules(
     config: Mapping[str, Any], modules: Mapping[str, Mapping[str, Tensor]]
 ) -> Iterator[tuple[str, str]]:
     """A and B of each module: both there, of the rank that the config gives that module."""
-    pattern = config.get("rank_pattern") or {}
+    given = config.get("rank_pattern")
+    pattern = given if isinstance(given, dict) else {}
     adaptive = config.get("peft_type") == "ADALORA"
     widths: dict[tuple[str, str], set[tuple[int, ...]]] = {}
     for module, parts in modules.items():
@@ -202,8 +203,9 @@ def _judge_others(
     config: Mapping[str, Any], others: list[str], modules: Mapping[str, Any]
 ) -> Iterator[tuple[str, str]]:
     """Whole layers come only where modules_to_save, biases or tied embeddings say so."""
-    saved = [str(name) for name in config.get("modules_to_save") or ()]
-    biases = config.get("bias", "none")
+    given = config.get("modules_to_save")
+    saved = [str(name) for name in given] if isinstance(given, list) else []
+    biases = str(config.get("bias", "none"))
     odd = []
     for name in others:
         layer = name.removeprefix(_PREFIX).rsplit(".", 1)[0]

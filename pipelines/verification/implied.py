@@ -102,7 +102,7 @@ def implied_tensors(config: Mapping[str, Any]) -> Implied | None:
     if family is None or not isinstance(classes, list) or len(classes) != 1:
         return None
     known = {f"{family.prefix}ForCausalLM", f"{family.prefix}Model", f"{family.prefix}TextModel"}
-    if classes[0] not in known or not _are_counts(config, (*_SIZES, *family.needs)):
+    if str(classes[0]) not in known or not _are_counts(config, (*_SIZES, *family.needs)):
         return None
     sizes = _Sizes.read(config, family)
     if sizes is None:
@@ -112,7 +112,7 @@ def implied_tensors(config: Mapping[str, Any]) -> Implied | None:
         shapes.update(_layer(f"model.layers.{layer}.", layer, config, family, sizes))
     shapes.update(_norm("model.norm", sizes.hidden, family))
     head = {"lm_head.weight": (sizes.vocabulary, sizes.hidden)}
-    bare = not classes[0].endswith("ForCausalLM")
+    bare = not str(classes[0]).endswith("ForCausalLM")
     tied = config.get("tie_word_embeddings", family.tied)
     return Implied({**shapes, **head}, frozenset(head if tied or bare else ()))
 
@@ -188,7 +188,8 @@ def _attention(
 
 def _is_sparse(layer: int, config: Mapping[str, Any]) -> bool:
     """Which layers of Qwen's mixtures have experts (modeling_qwen2_moe.py)."""
-    dense = config.get("mlp_only_layers") or ()
+    given = config.get("mlp_only_layers")
+    dense = given if isinstance(given, list) else []
     step = config.get("decoder_sparse_step", 1)
     return layer not in dense and _is_count(step) and (layer + 1) % step == 0
 

@@ -133,7 +133,9 @@ def _judge_vocabulary(contents: Contents, ids: Mapping[str, int]) -> Found:
         return
     merges = model.get("merges")
     if contents.formats.get("merges.txt") == "text" and isinstance(merges, list):
-        ours = {m if isinstance(m, str) else " ".join(map(str, m)) for m in merges if m}
+        pairs = [m for m in merges if isinstance(m, list)]
+        ours = {m for m in merges if isinstance(m, str)}
+        ours |= {" ".join(map(str, pair)) for pair in pairs}
         lines = contents.paths["merges.txt"].read_text(encoding="utf-8").split("\n")
         theirs = {line for line in lines if line.strip() and not line.startswith("#version")}
         if odd_lines := sorted(theirs - ours):

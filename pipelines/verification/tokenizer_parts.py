@@ -50,7 +50,7 @@ def judge_parts(document: Mapping[str, Any]) -> Found:
     for part, known in _TYPES.items():
         for path, value in _components(part, document.get(part)):
             kind = value.get("type")
-            if kind not in known:
+            if str(kind) not in known:
                 fact = f"{quoted(path)} is of the unknown type {quoted(kind)}"
                 yield "tokenizer.form", fact
             elif part != "post_processor":
@@ -66,7 +66,8 @@ def _components(part: str, value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         yield path, here
         for key in ("normalizers", "pretokenizers", "decoders", "processors"):
-            for number, item in enumerate(here.get(key) or ()):
+            items = here.get(key)
+            for number, item in enumerate(items if isinstance(items, list) else ()):
                 pending.append((f"{path}.{key}[{number}]", item))
 
 
@@ -183,11 +184,11 @@ def _judge_template(
     for name, entry in known.items():
         numbers = entry.get("ids") if isinstance(entry, dict) else None
         tokens = entry.get("tokens") if isinstance(entry, dict) else None
-        said = tokens if isinstance(tokens, list) else [name]
+        said = [str(t) for t in tokens] if isinstance(tokens, list) else [name]
         if numbers != [ids.get(token) for token in said]:
             fact = f"the post-processor puts the ids {quoted(numbers)} in for {quoted(said)}"
             yield "tokenizer.post-processor", fact
-        elif odd := [t for t in said if t not in special and not _CONTROL.fullmatch(str(t))]:
+        elif odd := [t for t in said if t not in special and not _CONTROL.fullmatch(t)]:
             fact = f"the post-processor puts the ordinary token {quoted(odd[0])} around every text"
             yield "tokenizer.post-processor", fact
     for form, wanted in (("single", ["A"]), ("pair", ["A", "B"])):
@@ -200,6 +201,6 @@ def _judge_template(
             yield "tokenizer.post-processor", fact
         for _, key, piece in walk(pieces):
             unknown = key == "SpecialToken" and isinstance(piece, dict)
-            if unknown and piece.get("id") not in known:
+            if unknown and str(piece.get("id")) not in known:
                 fact = f"{quoted(path)} puts in {quoted(piece.get('id'))}, which it does not define"
                 yield "tokenizer.post-processor", fact

@@ -52,14 +52,14 @@ def judge_form(document: Mapping[str, Any], ids: Mapping[str, int]) -> Found:
 def judge_model(model: Mapping[str, Any], vocabulary: Mapping[str, int], added: set[str]) -> Found:
     """Type, merges, scores and settings of the model proper."""
     kind = model.get("type", "Unigram" if isinstance(model.get("vocab"), list) else "BPE")
-    if kind not in _MODELS:
+    if str(kind) not in _MODELS:
         yield "tokenizer.form", f"its model has the unknown type {quoted(kind)}"
     elif kind == "BPE":
         yield from _judge_merges(model, vocabulary, added)
     elif kind == "Unigram":
         yield from _judge_scores(model)
     unknown = model.get("unk_token")
-    if unknown is not None and unknown not in vocabulary and unknown not in added:
+    if unknown is not None and str(unknown) not in {*vocabulary, *added}:
         yield "tokenizer.form", f"its unknown token {quoted(unknown)} is not in the vocabulary"
     if model.get("dropout") not in (None, 0, 0.0):
         fact = f"dropout is {quoted(model['dropout'])}: the same text gives other tokens each time"
@@ -77,9 +77,10 @@ def _judge_merges(
     if not merges and len(long) > LARGE_VOCABULARY:
         yield "tokenizer.merges", f"it has no merges, and {len(long)} tokens that need them"
     seen: set[tuple[str, ...]] = set()
-    prefix = model.get("continuing_subword_prefix") or ""
+    prefix = str(model.get("continuing_subword_prefix") or "")
     for merge in merges:
-        pair = tuple(merge.split(" ") if isinstance(merge, str) else merge or ())
+        parts = merge.split(" ") if isinstance(merge, str) else merge
+        pair = tuple(parts) if isinstance(parts, list) else ()
         if len(pair) != 2 or not all(isinstance(part, str) for part in pair):
             yield "tokenizer.merges", f"{quoted(merge)} is no merge of two tokens"
             return

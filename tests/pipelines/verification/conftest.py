@@ -16,6 +16,15 @@ from pipelines.verify import verify_folder
 Rules = Callable[..., set[str]]
 
 
+@pytest.fixture(autouse=True)
+def derived_cache(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers of transformers are kept for this run, never in the user's home."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "derived"))
+    monkeypatch.delenv("WEIGHBRIDGE_HOME", raising=False)
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A tiny honest repository that a test may break."""

@@ -21,14 +21,6 @@ QUICK = ("plain", "shards", "gguf-llama", "adapter-plain", "gptq", "awq", "eight
          "fp8", "publisher", "templates", "split-vocabulary", "llama-old", "dtype-key")  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Answers of transformers are kept for this run, never in the user's home."""
-    kept = tmp_path_factory.getbasetemp() / "derived"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(kept))
-    monkeypatch.delenv("WEIGHBRIDGE_HOME", raising=False)
-
-
 def missed(tamperings: Iterator[Tampering] | list[Tampering], work: Path) -> set[str]:
     return {judged.tampering.title for judged in judge_all(tamperings, work) if not judged.named}
 
