@@ -80,7 +80,7 @@ def _verdict(draw: np.random.Generator, loss: float) -> dict[str, bool]:
 
 
 def _task(draw: np.random.Generator, n: int, loss: float) -> PairedTask:
-    """Paired outcomes with a true difference of -loss, and a share DISCORDANT of them discordant."""
+    """Paired outcomes: a true difference of -loss, a share DISCORDANT of them discordant."""
     baseline = draw.random(n) < _BASE_ACCURACY
     chance = draw.random(n)
     gains = (DISCORDANT - loss) / 2 / (1 - _BASE_ACCURACY)

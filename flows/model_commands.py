@@ -23,10 +23,10 @@ from flows.options import (
 )
 
 if TYPE_CHECKING:
-    from pipelines.records import Verdict
     from flows.nightly_evaluation import NightRow
     from flows.reports import Onboarded
     from flows.verifying import Verified
+    from pipelines.records import Verdict
 
 app = typer.Typer()
 
@@ -116,6 +116,9 @@ def verify(
     ] = None,
     policy: Annotated[Path | None, typer.Option(help="A verification policy.")] = None,
     waivers: Annotated[Path | None, typer.Option(help="A file of waivers.")] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="The model it was made from: show what differs.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="New folder for record, report, ML-BOM and NOTICE.")
     ] = None,
@@ -129,7 +132,9 @@ def verify(
     """
     from flows.verifying import FolderOptions, judge
 
-    options = FolderOptions(manifest=manifest, use=use, policy=policy, waivers=waivers, out=out)
+    options = FolderOptions(
+        manifest=manifest, use=use, policy=policy, waivers=waivers, base=base, out=out
+    )
     _show_verified(judge(target, options, registry), json)
 
 
@@ -259,15 +264,17 @@ def _show_onboarded(done: Onboarded, json: bool) -> None:
 
 def _show_verified(verified: Verified, json: bool) -> None:
     record = verified.record
-    rows = [[f.severity, f.rule, f.file, f.fact, f.remedy] for f in record.findings]
-    title = f"{record.name}: {'passed' if record.passed else 'REFUSED'}"
+    found = [*record.findings, *verified.lineage]
+    rows = [[f.severity, f.rule, f.file, f.fact, f.remedy] for f in found]
+    title = f"{record.name}: {'passed' if verified.passed else 'REFUSED'}"
     columns = ["severity", "rule", "file", "fact", "remedy"]
     console.note(f"verified {verified.taken}")
     data = record.model_dump(mode="json")
     if verified.stored is not None:
         data["stored"] = verified.stored
+        data["lineage"] = [finding.model_dump(mode="json") for finding in verified.lineage]
     console.show_table(title, columns, rows, data, json)
     if verified.stored is not None:
         console.note(_STORED[verified.stored])
-    if not record.passed:
+    if not verified.passed:
         raise typer.Exit(1)

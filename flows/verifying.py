@@ -6,8 +6,10 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
+from pipelines.adapters import read_adapter_config
 from pipelines.canonical import Frozen, record_bytes, sha256_bytes, sha256_file
 from pipelines.code_digest import check_code
+from pipelines.digest import check_digest
 from pipelines.errors import (
     CommandFailed,
     ConfigError,
@@ -25,7 +27,7 @@ from pipelines.models_file import (
     load_yaml,
     parse_config,
 )
-from pipelines.records import VerificationRecord
+from pipelines.records import Finding, TrainingRecord, VerificationRecord, read_record
 from pipelines.settings import Settings, load_settings
 from pipelines.store.integrity import check_outputs, locked_outputs
 from pipelines.store.registry import Layout
@@ -34,7 +36,7 @@ from pipelines.verification.findings import printable
 from pipelines.verification.passport import RECORD, write_verification
 from pipelines.verification.policy import DEFAULT_POLICY, load_policy
 from pipelines.verification.waivers import load_waivers
-from pipelines.verify import VerifyConfig, judge_folder, verify
+from pipelines.verify import VerifyConfig, against_base, judge_folder, verify
 
 Stored = Literal["none", "same", "differs"]
 WAIVERS = Path("policy") / "waivers"
@@ -47,20 +49,31 @@ class FolderOptions(Frozen):
     use: str | None = None
     policy: Path | None = None
     waivers: Path | None = None
+    base: Path | None = None
     out: Path | None = None
 
     def given(self) -> list[str]:
         """Options that only a folder takes."""
-        names = ("manifest", "use", "policy", "waivers")
+        names = ("manifest", "use", "policy", "waivers", "base")
         return [f"--{name}" for name in names if getattr(self, name) is not None]
 
 
 class Verified(Frozen):
-    """A record, what it is about, and whether the registry's own record says the same."""
+    """A record, what it is about, and whether the registry's own record says the same.
+
+    `lineage` are findings about weights trained here, beside the base that they were trained from;
+    they are no part of the record, which speaks of one set of weights.
+    """
 
     record: VerificationRecord
     taken: str
     stored: Stored | None = None
+    lineage: tuple[Finding, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether neither the record nor the comparison with the base refuses."""
+        return self.record.passed and all(f.severity != "refusal" for f in self.lineage)
 
 
 def judge(target: str, options: FolderOptions, registry: Path | None = None) -> Verified:
@@ -95,6 +108,7 @@ def judge_path(path: Path, options: FolderOptions) -> Verified:
         policy_sha256=sha256_bytes(record_bytes(policy)),
         code_digest="",
         waivers=load_waivers(options.waivers) if options.waivers else (),
+        base=options.base,
     )
     judged = judge_folder(path, config, options.manifest)
     if options.out is not None:
@@ -124,8 +138,29 @@ def prove_again(settings: Settings, name: str, out: Path | None = None) -> Verif
             record = verify(config, layout.weights(name), layout.origin(name), target)
             stored = _compare(layout.verification(name) / RECORD, target / RECORD)
         return Verified(
-            record=record, taken=f"the model {name} of {settings.origin}", stored=stored
+            record=record,
+            taken=f"the model {name} of {settings.origin}",
+            stored=stored,
+            lineage=_lineage(workspace, name),
         )
+
+
+def _lineage(workspace: Workspace, name: str) -> tuple[Finding, ...]:
+    """What training changed, against what its adapter says that it trained.
+
+    Both models' bytes are compared with their records first; raises DigestMismatch.
+    """
+    layout = Layout(workspace.root)
+    path = layout.origin(name) / "training.json"
+    if not path.is_file():
+        return ()
+    training = read_record(path, TrainingRecord)
+    _restore(workspace, training.base)
+    check_digest(layout.weights(training.base), training.base_digest)
+    config = read_adapter_config(layout.origin(name) / "adapter")
+    targets = config.get("target_modules")
+    trained = frozenset(targets) if isinstance(targets, list) else None
+    return tuple(against_base(layout.weights(training.base), layout.weights(name), trained))
 
 
 def registry_config(root: Path, models: ModelsFile, name: str, code_digest: str) -> VerifyConfig:

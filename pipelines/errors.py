@@ -194,7 +194,7 @@ class MalformedFile(Refused):
             f"{path}: {fact} ({rule}). Fetch it again from its publisher; a program that accepts "
             "such a file may read it differently from another."
         )
-        self.rule, self.fact = rule, fact
+        self.path, self.rule, self.fact = path, rule, fact
 
 
 class DatasetRefused(Refused):

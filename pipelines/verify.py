@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import Field
 
 from pipelines.canonical import Frozen, record_bytes, sha256_bytes
+from pipelines.errors import MalformedFile
 from pipelines.licence import decide_licence, subjects_of
 from pipelines.licence_claims import Subject
 from pipelines.models_file import DeclaredUse
@@ -39,6 +40,7 @@ from pipelines.verification import (
     tensors,
     tokenizer,
 )
+from pipelines.verification.base_diff import compare_with_base
 from pipelines.verification.bom import Paper
 from pipelines.verification.contents import Contents, read_contents
 from pipelines.verification.findings import info, ordered, printable, refusal
@@ -79,6 +81,7 @@ class VerifyConfig(Frozen):
     code_digest: str
     waivers: tuple[WaiverEntry, ...] = ()
     today: date = Field(default_factory=today, description="the day that waivers must reach")
+    base: Path | None = Field(default=None, description="folder of the model that it was made from")
 
 
 def verify(config: VerifyConfig, weights: Path, origin: Path, out: Path) -> VerificationRecord:
@@ -151,6 +154,8 @@ def judge_folder(path: Path, config: VerifyConfig, manifest: Path | None = None)
         findings.append(info("integrity.unpinned", "", fact, remedy))
     signatures = [name for name in authenticity.SIGNATURE_NAMES if name in contents.formats]
     findings += authenticity.check_folder(contents, policy)
+    if config.base is not None:
+        findings += against_base(config.base, path)
     claims = read_claims(contents)
     licence, found = decide_licence(
         [Subject("", tuple(claims.claims))],
@@ -170,6 +175,15 @@ def judge_folder(path: Path, config: VerifyConfig, manifest: Path | None = None)
         papers=tuple(Paper("digital-signature", name) for name in signatures),
         stated_bases=tuple(name for _, name in claims.bases),
     )
+
+
+def against_base(base: Path, model: Path, trained: frozenset[str] | None = None) -> list[Finding]:
+    """Findings of `compare_with_base`; files that cannot be read for it are a refusal."""
+    try:
+        return list(compare_with_base(base, model, trained))
+    except MalformedFile as error:
+        fact = f"it cannot be compared with its base: {error.fact}"
+        return [refusal("base.unreadable", str(error.path), fact, "Fetch both again.")]
 
 
 def _check_contents(contents: Contents, policy: VerificationPolicy) -> list[Finding]:
