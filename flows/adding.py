@@ -45,8 +45,9 @@ def resolved_entry(workspace: Workspace, model: ModelForm, reference: Reference)
     """The entry that a form means, once its reference is resolved to bytes.
 
     An adapter's base is the model that the form names, or the one of the registry that the adapter
-    means; its digest is that of its ingest. Raises what resolving raises, AdapterWithoutBase,
-    UnknownName, and ConfigError for a base that was never ingested.
+    means (where the reference came without a pin); its digest is that of its ingest. Raises what
+    resolving raises, AdapterWithoutBase, UnknownName, and ConfigError for a base that was never
+    ingested.
     """
     store = ObjectStore(workspace.settings.home)
     wanted = Wanted(reference=reference, include=model.include, exclude=model.exclude)
@@ -60,7 +61,9 @@ def _base(
     models = load_models(workspace.root)
     name = model.base
     if not name:
-        config = peek(pinned, store, ADAPTER_CONFIG)
+        # A pin that was given is taken at its word: the source may be out of this machine's reach.
+        given = parse_reference(model.reference)
+        config = None if given.pin else peek(pinned, store, ADAPTER_CONFIG)
         if config is None:
             return None
         name = resolve_base(json.loads(config), models)

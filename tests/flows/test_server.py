@@ -48,7 +48,7 @@ def test_server_answers_and_keeps_to_its_own_home(prefect_server: PrefectServer)
     with urllib.request.urlopen(prefect_server.url) as page:
         assert b"Prefect" in page.read()
     kept = {path.name for path in prefect_server.home.iterdir()}
-    assert {"prefect.db", "server.log", "ui"} <= kept
+    assert {"server.log", "ui"} <= kept
 
 
 def test_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
