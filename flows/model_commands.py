@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -24,6 +24,7 @@ from flows.options import (
 
 if TYPE_CHECKING:
     from flows.nightly_evaluation import NightRow
+    from flows.parameters import ModelForm
     from flows.reports import Onboarded
     from flows.verifying import Verified
     from pipelines.records import Verdict
@@ -51,24 +52,16 @@ def add(
 ) -> None:
     """Resolve a reference once and add it to models.yaml; nothing is ingested yet."""
     from flows.adding import add_reference
-    from flows.parameters import ModelForm
     from pipelines.models_file import DeclaredUse
-    from pipelines.references import check_name
     from pipelines.settings import load_settings
 
-    model = ModelForm.model_validate(
-        {
-            "name": check_name(name),
-            "reference": reference,
-            "convert": convert,
-            "include": include or (),
-            "exclude": exclude or (),
-            "base": base,
-        }
+    model = _model_form(
+        name=name, reference=reference, convert=convert, include=include, exclude=exclude, base=base
     )
     use = DeclaredUse.model_validate({"purpose": purpose})
     added = add_reference(load_settings(registry), model, use)
     console.show(added, json, f"Added {name}: {added['reference']}")
+    console.note("`weighbridge pull` brings this work tree up to date")
 
 
 @app.command()
@@ -87,18 +80,12 @@ def onboard(
     """Bring a model in: ingest, verify, sign, evaluate on the named suites."""
     with _flows(registry):
         from flows.onboard import onboard as flow
-        from flows.parameters import ModelForm, UseForm
+        from flows.parameters import UseForm
 
-        model = ModelForm.model_validate(
-            {
-                "name": name,
-                "reference": reference,
-                "convert": convert,
-                "include": include or (),
-                "exclude": exclude or (),
-                "base": base,
-            }
-        )
+        model = _model_form(
+            name=name, reference=reference, convert=convert,
+            include=include, exclude=exclude, base=base,
+        )  # fmt: skip
         done = flow(model, tuple(suite or ()), UseForm.model_validate({"purpose": purpose}))
     _show_onboarded(done, json)
 
@@ -239,6 +226,17 @@ def promote(
     data = release.model_dump(mode="json")
     text = f"{release.release}@{release.stage} is {release.version}: {release.model}"
     console.show(data, json, text)
+
+
+def _model_form(**said: Any) -> ModelForm:
+    """The same as the form in the Prefect UI; an option that was not given has its default."""
+    from flows.parameters import ModelForm
+    from pipelines.references import check_name
+
+    check_name(said["name"])
+    return ModelForm.model_validate(
+        {key: value for key, value in said.items() if value is not None}
+    )
 
 
 @contextmanager
