@@ -24,7 +24,12 @@ from pipelines.records import EvaluationRecord, TaskResult
 
 SUITE = "lm-eval"
 _SAMPLES = re.compile(r"samples_(?P<task>.+)_\d{4}-\d\d-\d\dT[\d.-]+\.jsonl")
-# lm-eval says the direction in results_*.json; where that file is not at hand, these are known.
+# lm-eval says the direction in results_*.json; where that file is not at hand, these are known, and
+# any other metric is refused: a guess would let a worse candidate pass.
+_HIGHER_IS_BETTER = {
+    "acc", "acc_norm", "acc_mutual_info", "acc_all", "exact_match", "em", "f1", "mcc", "bleu",
+    "chrf", "rouge1", "rouge2", "rougeL", "pass@1", "mrr",
+}  # fmt: skip
 _LOWER_IS_BETTER = {
     "perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score", "ter",
     "wer",
@@ -53,7 +58,8 @@ def read_folder(folder: Path, policy: GatePolicy) -> GateEvidence:
         _check_count(path, task, lines, summary)
         for label, metric, group in _series(path, task, lines, policy):
             items[label] = [_item(path, label, metric, line) for line in group]
-            tasks.append(_result(label, metric, items[label], summary.get(task, {})))
+            direction = _direction(path, metric, summary.get(task, {}))
+            tasks.append(_result(label, metric, items[label], direction))
     digests = {path.name: sha256_file(path) for path in files.values()}
     record = EvaluationRecord(
         name=folder.name,
@@ -95,6 +101,8 @@ def _summary(folder: Path) -> dict[str, dict[str, Any]]:
             content = json.loads(path.read_bytes())
         except ValueError as error:
             raise UnusableEvidence(str(path), f"not JSON ({error})", _AGAIN) from error
+        if not isinstance(content, dict):
+            raise UnusableEvidence(str(path), "it holds no JSON object", _AGAIN)
         for task, directions in content.get("higher_is_better", {}).items():
             said[task]["higher_is_better"] = directions
         for task, counts in content.get("n-samples", {}).items():
@@ -179,15 +187,25 @@ def _item(path: Path, label: str, metric: str, line: Line) -> ItemResult:
     )
 
 
-def _result(
-    label: str, metric: str, items: Sequence[ItemResult], said: Mapping[str, Any]
-) -> TaskResult:
+def _direction(path: Path, metric: str, said: Mapping[str, Any]) -> bool:
+    """Whether more of a metric is better: lm-eval's own word, else what is known of its name."""
     name = metric.partition(",")[0]
-    stated = said.get("higher_is_better", {}).get(name)
+    stated = (said.get("higher_is_better") or {}).get(name)
+    if isinstance(stated, bool):
+        return stated
+    if name in _HIGHER_IS_BETTER or name in _LOWER_IS_BETTER:
+        return name in _HIGHER_IS_BETTER
+    fact = f"whether more {name} is better is not known"
+    raise UnusableEvidence(str(path), fact, "Keep lm-eval's results_*.json beside the samples.")
+
+
+def _result(
+    label: str, metric: str, items: Sequence[ItemResult], higher_is_better: bool
+) -> TaskResult:
     return TaskResult(
         task=label,
         metric=metric,
-        higher_is_better=stated if isinstance(stated, bool) else name not in _LOWER_IS_BETTER,
+        higher_is_better=higher_is_better,
         items=len(items),
         value=math.fsum(item.score for item in items) / len(items),
         stderr=None,

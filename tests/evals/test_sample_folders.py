@@ -219,3 +219,20 @@ def test_a_folder_without_samples_is_refused(tmp_path: Path, policy: Path, name:
 
     with pytest.raises(WrongKindOfPath):
         gate_folders(tmp_path / name, base, policy)
+
+
+def test_a_metric_of_unknown_direction_is_refused(tmp_path: Path, policy: Path) -> None:
+    base = write(tmp_path / "base", [line(n, n % 2 > 0, ("toxic",)) for n in range(100)])
+    other = write(tmp_path / "other", [line(n, True, ("toxic",)) for n in range(100)])
+
+    with pytest.raises(UnusableEvidence, match="whether more toxic is better is not known"):
+        gate_folders(other, base, policy)
+
+
+def test_results_that_are_no_object_are_refused(tmp_path: Path, policy: Path) -> None:
+    base = write(tmp_path / "base", outcomes(100, 0.7, seed=1))
+    other = write(tmp_path / "other", outcomes(100, 0.7, seed=2))
+    (other / "results_2026-11-22T10-00-00.json").write_text("[]")
+
+    with pytest.raises(UnusableEvidence, match="no JSON object"):
+        gate_folders(other, base, policy)
