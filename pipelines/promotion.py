@@ -13,6 +13,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from pipelines.approvals import valid_approvers
+from pipelines.batch.shadow import RECORD, ShadowRecord, shortfalls
 from pipelines.canonical import record_bytes, sha256_file, write_bytes
 from pipelines.digest import FileEntry, check_digest
 from pipelines.errors import (
@@ -21,6 +22,7 @@ from pipelines.errors import (
     CommandFailed,
     DigestMismatch,
     EvidenceTooOld,
+    ShadowInsufficient,
     SignatureRefused,
     UnknownName,
     VerdictForOtherDigest,
@@ -63,6 +65,7 @@ def promote(settings: Settings, name: str, stage: str = "production") -> Release
         if held is not None and held.weight_digest == verdict.weight_digest:
             return held
         _check_baseline(name, verdict, held)
+        _check_shadow(workspace.root, verdict, held)
         _check_age(workspace.root, verdict)
         _check_waivers(workspace.root, name)
         approvers = _check_approvals(workspace.root, verdict)
@@ -136,6 +139,8 @@ def _check_age(root: Path, verdict: Verdict) -> None:
         return
     now = datetime.now(UTC)
     folders = {str(Path(path).parent) for path in verdict.evidence}
+    if verdict.requirements.shadow is not None and _shadow_record(root, verdict).is_file():
+        folders.add(f"evidence/{verdict.name}/shadow")
     for folder in sorted(folders):
         run = root / f"{folder}.run.json"
         if not run.is_file():
@@ -146,6 +151,31 @@ def _check_age(root: Path, verdict: Verdict) -> None:
             raise EvidenceTooOld(
                 verdict.name, f"{folder} is {days:.1f} days old, the policy admits {limit:g}"
             )
+
+
+def _check_shadow(root: Path, verdict: Verdict, held: Release | None) -> None:
+    """A first release has no production to be compared with."""
+    asked = verdict.requirements.shadow
+    if asked is None or held is None:
+        return
+    path = _shadow_record(root, verdict)
+    if not path.is_file():
+        raise ShadowInsufficient(verdict.name, ["the policy asks for a shadow run; there is none"])
+    record = read_record(path, ShadowRecord)
+    facts = shortfalls(record, asked)
+    if record.weight_digest != verdict.weight_digest:
+        facts.append(f"the shadow run is about weights {record.weight_digest}")
+    if record.production.weight_digest != held.weight_digest:
+        facts.append(
+            f"it compares with {record.production.weight_digest}, in {held.stage} is "
+            f"{held.weight_digest}"
+        )
+    if facts:
+        raise ShadowInsufficient(verdict.name, facts)
+
+
+def _shadow_record(root: Path, verdict: Verdict) -> Path:
+    return Layout(root).shadow(verdict.name) / RECORD
 
 
 def _check_waivers(root: Path, name: str) -> None:

@@ -65,6 +65,10 @@ class Layout:
         """What the gate decided."""
         return self.evidence(name) / "verdict"
 
+    def shadow(self, name: str) -> Path:
+        """What a shadow run stated; plain files in git, as they are no stage's output."""
+        return self.evidence(name) / "shadow"
+
     def manifest_signature(self, name: str) -> Path:
         """The signature over the weights' manifest."""
         return self.evidence(name) / "manifest.sig.json"

@@ -13,6 +13,7 @@ import pytest
 import toy_registry
 
 from pipelines import signing
+from pipelines.batch.shadow import Arm, ShadowRecord
 from pipelines.canonical import write_record
 from pipelines.errors import (
     ApprovalsMissing,
@@ -20,6 +21,7 @@ from pipelines.errors import (
     BaselineMoved,
     DigestMismatch,
     EvidenceTooOld,
+    ShadowInsufficient,
     SignatureRefused,
     UnknownName,
     VerdictForOtherDigest,
@@ -31,7 +33,14 @@ from pipelines.errors import (
 from pipelines.models_edit import add_evaluations, add_model, add_tuning, set_gate
 from pipelines.models_file import Baseline, DeclaredUse, GateEntry, ModelEntry, TuningEntry
 from pipelines.promotion import promote
-from pipelines.records import ManifestRecord, RunInfo, Verdict, read_record
+from pipelines.records import (
+    ManifestRecord,
+    Requirements,
+    RunInfo,
+    ShadowRequirement,
+    Verdict,
+    read_record,
+)
 from pipelines.releases import audit, fetch_weights, resolve_release
 from pipelines.settings import Settings
 from pipelines.store import git
@@ -104,16 +113,16 @@ def _edit(settings: Settings, apply: Callable[[Path], object]) -> None:
         workspace.publish("Edit")
 
 
-def _change_verdict(settings: Settings, **fields: object) -> None:
+def _change_verdict(settings: Settings, name: str = "good", **fields: object) -> None:
     """Let DVC record another verdict as if the gate had written it."""
     with open_workspace(settings) as workspace:
         workspace.restore()
-        path = Layout(workspace.root).verdict("good") / "verdict.json"
+        path = Layout(workspace.root).verdict(name) / "verdict.json"
         verdict = read_record(path, Verdict).model_copy(update=fields)
         path.unlink()
         write_record(path, verdict)
-        workspace.dvc("commit", "--force", "gate@good")
-        workspace.dvc("push", "--quiet", "gate@good")
+        workspace.dvc("commit", "--force", f"gate@{name}")
+        workspace.dvc("push", "--quiet", f"gate@{name}")
         workspace.publish("Change the verdict")
 
 
@@ -255,6 +264,62 @@ def test_promote_refuses_evidence_that_is_too_old_or_of_unknown_age(gated: Setti
         promote(gated, "good")
     _edit(gated, made(days=1))
     assert promote(gated, "good").version == "v1.0.0"
+
+
+def _shadow(weights: str, production: str, agreed: int) -> ShadowRecord:
+    arm = Arm(model="m", weight_digest=production, answered=100, schema_failures=0, refusals=0,
+              mean_answer_tokens=10.0)  # fmt: skip
+    return ShadowRecord(
+        name="other",
+        weight_digest=weights,
+        job_id="job",
+        corpus_sha256="",
+        prompt_sha256="",
+        schema_sha256="",
+        documents=100,
+        rows=100,
+        unpaired=0,
+        agreed=agreed,
+        agreement=agreed / 100,
+        agreement_interval=(agreed / 100 - 0.08, agreed / 100),
+        similarity=1.0,
+        fields=(),
+        candidate=arm.model_copy(update={"weight_digest": weights}),
+        production=arm,
+    )
+
+
+def test_promote_asks_for_the_shadow_run_that_the_policy_wants(gated: Settings) -> None:
+    held = promote(gated, "good").weight_digest
+    wanted = ShadowRequirement(min_rows=100, min_agreement=0.85)
+    requirements = Requirements(shadow=wanted).model_dump()
+    _change_verdict(gated, "other", baseline_digest=held, requirements=requirements)
+    with pytest.raises(ShadowInsufficient, match="there is none"):
+        promote(gated, "other")
+    with open_workspace(gated) as workspace:
+        workspace.restore("evidence/other/origin")
+        own = read_record(
+            Layout(workspace.root).origin("other") / "manifest.json", ManifestRecord
+        ).weight_digest
+
+    def publish(record: ShadowRecord) -> None:
+        def apply(root: Path) -> None:
+            folder = Layout(root).shadow("other")
+            folder.mkdir(parents=True, exist_ok=True)
+            write_record(folder / "shadow.json", record)
+
+        _edit(gated, apply)
+
+    for record, words in [
+        (_shadow("0" * 64, held, 100), "the shadow run is about weights 0000"),
+        (_shadow(own, "0" * 64, 100), "it compares with 0000"),
+        (_shadow(own, held, 90), "at least 0.820 for certain"),
+    ]:
+        publish(record)
+        with pytest.raises(ShadowInsufficient, match=words):
+            promote(gated, "other")
+    publish(_shadow(own, held, 98))
+    assert promote(gated, "other").version == "v1.1.0"
 
 
 def test_promote_counts_only_approvals_whose_signature_holds(
