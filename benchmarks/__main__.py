@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks import (
     batch_overhead,
     demo_stages,
+    evaluation_overhead,
     gate_simulation,
     ingest_local,
     store_transfer,
@@ -26,6 +27,7 @@ from pipelines.errors import UnknownName
 BENCHMARKS: dict[str, Callable[[], list[Measure]]] = {
     "demo.stages": demo_stages.measure,
     "batch.overhead": batch_overhead.measure,
+    "evaluation.overhead": evaluation_overhead.measure,
     "gate.simulation": gate_simulation.measure,
     "ingest.s3": store_transfer.measure,
     "ingest.local": ingest_local.measure,

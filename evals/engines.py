@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from evals.block_store import Tokens
 from evals.packed import Answer, TokenRequest, can_pack, pack, score_rows
 from pipelines.canonical import Frozen
 from pipelines.progress import report
@@ -104,9 +105,18 @@ class _Watched:
 
     what = "evaluate"
     block_size = 1
+    prompt_tokens = 0
+    generated_tokens = 0
     max_length: int
     max_gen_toks: int
     tok_encode: Any
+    tokenizer: Any
+
+    def take_tokens(self) -> Tokens:
+        """The tokens read and written since this was last asked."""
+        taken = Tokens(prompt=self.prompt_tokens, generated=self.generated_tokens)
+        self.prompt_tokens = self.generated_tokens = 0
+        return taken
 
     def _loglikelihood_tokens(self, requests: list[TokenRequest], **_: Any) -> list[Answer]:
         self._check_lengths([len(context) + len(answer) for _, context, answer in requests])
@@ -119,6 +129,7 @@ class _Watched:
             )
 
         lengths = [len(context) + len(answer) for _, context, answer in requests]
+        self.prompt_tokens += sum(lengths)
         return self._in_blocks(requests, lengths, run, "requests")
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
@@ -132,7 +143,11 @@ class _Watched:
             int(request.args[1].get("max_gen_toks") or self.max_gen_toks) for request in requests
         ]
         self._check_lengths([a + b for a, b in zip(lengths, wanted, strict=True)])
-        return self._in_blocks(requests, lengths, run, "answers")
+        answers = self._in_blocks(requests, lengths, run, "answers")
+        self.prompt_tokens += sum(lengths)
+        written = self.tokenizer(answers, add_special_tokens=False)["input_ids"]
+        self.generated_tokens += sum(map(len, written))
+        return answers
 
     def _in_blocks(
         self,
@@ -167,11 +182,13 @@ class _Packing:
     what: str
     block_size: int
     max_length: int
+    prompt_tokens: int
 
     def _score(self, requests: list[TokenRequest]) -> list[Answer]:
         if not can_pack(self.model):
             return super()._score(requests)  # type: ignore[misc,no-any-return]
         rows = pack(requests, self.max_length)
+        self.prompt_tokens += sum(len(row.tokens) for row in rows)
         answers: dict[int, Answer] = {}
         for start in range(0, len(rows), self.block_size):
             answers |= score_rows(self.model, rows[start : start + self.block_size])

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from evals.contamination import ContaminationRecord
+from evals.costs import CostRecord, read_cost
 from evals.items import ItemResult, read_items
 from pipelines.canonical import sha256_file
 from pipelines.errors import DigestMismatch, UnusableEvidence
@@ -21,6 +23,8 @@ VERIFICATION_FILE = "verification/verification.json"
 EVALUATIONS_FOLDER = "evaluations"
 EVALUATION_FILE = "evaluation.json"
 ITEMS_FILE = "items.parquet"
+CONTAMINATION_FILE = "contamination.json"
+COSTS_FOLDER = "costs"
 MEAN_TOLERANCE = 1e-6
 
 EVALUATE_AGAIN = "Evaluate this model again; no decision rests on incomplete results."
@@ -28,10 +32,11 @@ EVALUATE_AGAIN = "Evaluate this model again; no decision rests on incomplete res
 
 @dataclass(frozen=True)
 class SuiteEvidence:
-    """One evaluation record with its items, by task name."""
+    """One evaluation record, its items by task name, and what its suite shares with training."""
 
     record: EvaluationRecord
     items: Mapping[str, Sequence[ItemResult]]
+    contamination: ContaminationRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -40,11 +45,12 @@ class GateEvidence:
 
     suites: Sequence[SuiteEvidence]
     verification: VerificationRecord | None = None
+    cost: CostRecord | None = None
     files: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_evidence(folder: Path) -> GateEvidence:
-    """Read evidence/NAME of a registry: its evaluations and, where there is one, verification.
+    """Read evidence/NAME of a registry: evaluations and, where there are, verification and cost.
 
     Paths in `files` are relative to the registry. Raises WrongKindOfPath and ConfigError on files
     that are missing or no records, UnusableEvidence on items that do not fit their schema, and
@@ -59,16 +65,20 @@ def read_evidence(folder: Path) -> GateEvidence:
         suites.append(suite)
         files[_name(root, place / EVALUATION_FILE)] = sha256_file(place / EVALUATION_FILE)
         files[_name(root, place / ITEMS_FILE)] = suite.record.items_sha256
+        if suite.contamination is not None:
+            path = place / CONTAMINATION_FILE
+            files[_name(root, path)] = sha256_file(path)
     verification = None
     path = folder / VERIFICATION_FILE
     if path.exists():
         verification = read_record(path, VerificationRecord)
         files[_name(root, path)] = sha256_file(path)
-    return GateEvidence(suites=suites, verification=verification, files=files)
+    cost = read_cost(root / COSTS_FOLDER / f"{folder.name}.json")
+    return GateEvidence(suites=suites, verification=verification, cost=cost, files=files)
 
 
 def read_suite(folder: Path) -> SuiteEvidence:
-    """Read and check one evaluation: evaluation.json and items.parquet."""
+    """Read one evaluation: evaluation.json, items.parquet and, if there, contamination.json."""
     record = read_record(folder / EVALUATION_FILE, EvaluationRecord)
     path = folder / ITEMS_FILE
     by_task: dict[str, list[ItemResult]] = {}
@@ -77,7 +87,9 @@ def read_suite(folder: Path) -> SuiteEvidence:
     actual = sha256_file(path)
     if actual != record.items_sha256:
         raise DigestMismatch(path, record.items_sha256, actual)
-    return SuiteEvidence(record=record, items=by_task)
+    overlap = folder / CONTAMINATION_FILE
+    contamination = read_record(overlap, ContaminationRecord) if overlap.exists() else None
+    return SuiteEvidence(record=record, items=by_task, contamination=contamination)
 
 
 def check_complete(evidence: GateEvidence, digest: str, who: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pipelines.records import Outcome, TaskVerdict, Verdict
+from collections.abc import Sequence
+
+from pipelines.records import Outcome, SliceVerdict, TaskVerdict, Verdict
 
 MEANING: dict[Outcome, str] = {
     "pass": "everything that the policy asks was shown",
@@ -18,8 +20,21 @@ _HEADER = (
     "Difference [interval]",
     "Margin",
     "Smallest margin",
+    "Equal passes at",
     "Superiority",
     "McNemar p",
+)
+_SLICES = (
+    "Task",
+    "Slice",
+    "Outcome",
+    "Items",
+    "Candidate",
+    "Baseline",
+    "Difference [interval]",
+    "Margin",
+    "Smallest margin",
+    "Harm p (Holm)",
 )
 
 
@@ -27,9 +42,9 @@ def verdict_markdown(verdict: Verdict) -> str:
     """The verdict in Markdown: outcome, reasons, a table of tasks, each task in words, and digests.
 
     Differences are improvements (candidate minus baseline, more is better). The McNemar column is
-    information: nothing is decided by it.
+    information: nothing is decided by it. "Smallest margin" is the finest loss that these items
+    could have excluded; at "equal passes at", an equal candidate passes in 80 % of cases.
     """
-    table = [_row(_HEADER), _row(["---"] * len(_HEADER)), *(_row(_cells(t)) for t in verdict.tasks)]
     return "\n".join(
         [
             f"## {verdict.name} against {verdict.baseline}: {_words(verdict.outcome)}",
@@ -38,8 +53,9 @@ def verdict_markdown(verdict: Verdict) -> str:
             "",
             *(f"- {reason}" for reason in verdict.reasons),
             "",
-            *table,
+            *_table(_HEADER, [_cells(task) for task in verdict.tasks]),
             "",
+            *_slices(verdict.slices),
             *(f"- **{task.task}**: {task.reason}" for task in verdict.tasks),
             "",
             f"Candidate weights `{verdict.weight_digest}`, baseline weights "
@@ -60,14 +76,43 @@ def _cells(task: TaskVerdict) -> list[str]:
         f"{task.difference:+.3f} [{lower:+.3f}, {upper:+.3f}]",
         _number(task.margin),
         _number(task.smallest_margin),
+        _number(task.detectable_margin),
         task.superiority,
-        "< 0.001"
-        if task.mcnemar_p is not None and task.mcnemar_p < 1e-3
-        else _number(task.mcnemar_p),
+        _p_value(task.mcnemar_p),
     ]
 
 
-def _row(cells: list[str] | tuple[str, ...]) -> str:
+def _slices(slices: Sequence[SliceVerdict]) -> list[str]:
+    if not slices:
+        return []
+    return ["### Slices", "", *_table(_SLICES, [_slice_cells(part) for part in slices]), ""]
+
+
+def _slice_cells(part: SliceVerdict) -> list[str]:
+    lower, upper = part.interval
+    return [
+        part.task,
+        f"{part.key} {part.value}",
+        _words(part.outcome),
+        str(part.items),
+        f"{part.candidate:.3f}",
+        f"{part.baseline:.3f}",
+        f"{part.difference:+.3f} [{lower:+.3f}, {upper:+.3f}]",
+        _number(part.margin),
+        _number(part.smallest_margin),
+        _p_value(part.harm_p),
+    ]
+
+
+def _table(header: Sequence[str], rows: Sequence[list[str]]) -> list[str]:
+    return [_row(list(header)), _row(["---"] * len(header)), *map(_row, rows)]
+
+
+def _p_value(value: float | None) -> str:
+    return "< 0.001" if value is not None and value < 1e-3 else _number(value)
+
+
+def _row(cells: list[str]) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 

@@ -7,67 +7,50 @@ for; `evals.scoring` refuses that.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
+from evals.block_store import BlockResult, BlockStore, ScoredItem, ScoredTask
+from evals.blocks import Block
 from evals.engines import EngineConfig, RequestTooLong, describe_engine, load_engine
 from pipelines.canonical import Frozen, sha256_bytes
 from pipelines.progress import report
 from pipelines.subprocesses import run_module, serve
 
-BOOTSTRAP_DRAWS = 1000  # for metrics whose standard error has no formula
 PROBE_CONTINUATION = " the"
 
 
 class TaskRequest(Frozen):
-    """One task: which of lm-eval's results are wanted."""
+    """One task: which of lm-eval's results are wanted, of which items."""
 
     metric: str
     filter: str
-    slice: str | None
+    blocks: tuple[Block, ...]
 
 
 class ScoringRequest(Frozen):
-    """What to run; `tasks_folder` holds task files that name their data by absolute path."""
+    """What to run; `tasks_folder` holds task files that name their data by absolute path.
+
+    Blocks are kept in `store`, '' for nowhere, as soon as they are scored, if the model renders
+    with the template `template_sha256`.
+    """
 
     engine: EngineConfig
     apply_chat_template: bool
+    template_sha256: str
+    store: str
     tasks_folder: str
     tasks: dict[str, TaskRequest]
 
 
-class ScoredItem(Frozen):
-    """One item as lm-eval logged it; `outputs` are the log likelihoods that it rests on."""
-
-    doc_id: int
-    doc_hash: str
-    prompt_hash: str
-    target_hash: str
-    score: float | None
-    answer: str
-    gold: str | None
-    slice: str
-    outputs: tuple[float, ...]
-
-
-class ScoredTask(Frozen):
-    """One task as lm-eval aggregated it; `probe` is a log likelihood where items have none."""
-
-    value: Any = None
-    stderr: Any = None
-    higher_is_better: bool | None = None
-    items: tuple[ScoredItem, ...] = ()
-    probe: float | None = None
-
-
 class ScoringResponse(Frozen):
-    """What the child found, or why it could not begin."""
+    """What the child found, by key of block, or why it did not end."""
 
     too_long: str = ""
-    engine: str = ""
     template_sha256: str = ""
-    tasks: Mapping[str, ScoredTask] = Field(default_factory=dict)
+    blocks: Mapping[str, BlockResult] = Field(default_factory=dict)
 
 
 def run_lm_eval(request: ScoringRequest, env: Mapping[str, str]) -> ScoringResponse:
@@ -80,37 +63,56 @@ def answer(body: bytes) -> dict[str, Any]:
     """Evaluate: request as JSON, ScoringResponse as a dictionary."""
     request = ScoringRequest.model_validate_json(body)
     report(0, 0, "requests", f"{request.engine.what}: loading")
-    import lm_eval
     from lm_eval.tasks import TaskManager
 
     manager = TaskManager(include_path=request.tasks_folder, include_defaults=False)
-    tasks = manager.load(list(request.tasks))["tasks"]
+    loaded = manager.load(list(request.tasks))
+    tasks = dict(loaded["tasks"])
     model = load_engine(request.engine)
+    template = _template_sha256(model)
+    keeps = bool(request.store) and template == request.template_sha256
+    store = BlockStore(Path(request.store)) if keeps else None
+    engine = describe_engine(request.engine)
+    found: dict[str, BlockResult] = {}
+    for name, wanted in request.tasks.items():
+        items = tasks[name].dataset["test"]
+        for block in wanted.blocks:
+            place = f"{name}, items {block.start + 1} to {block.stop} of {len(items)}"
+            model.what = f"{request.engine.what}: {place}"
+            tasks[name].dataset["test"] = items.select(range(block.start, block.stop))
+            try:
+                scored = _score_block(request, model, tasks[name])
+            except RequestTooLong as error:
+                return ScoringResponse(too_long=f"{place}: {error}").model_dump()
+            result = BlockResult(engine=engine, scored=scored, tokens=model.take_tokens())
+            if store is not None:
+                store.put(block.key, result)
+            found[block.key] = result
+    return ScoringResponse(template_sha256=template, blocks=found).model_dump()
+
+
+def _score_block(request: ScoringRequest, model: Any, task: Any) -> ScoredTask:
+    """What lm-eval's `simple_evaluate` does for one task, without its reports of the machine."""
+    import random
+
+    import numpy as np
+    import torch
+    from lm_eval.evaluator import evaluate
+
     seed = request.engine.seed
-    try:
-        results = lm_eval.simple_evaluate(
-            model=model,
-            tasks=list(tasks.values()),
-            task_manager=manager,
-            apply_chat_template=request.apply_chat_template,
-            log_samples=True,
-            bootstrap_iters=BOOTSTRAP_DRAWS,
-            random_seed=seed,
-            numpy_random_seed=seed,
-            torch_random_seed=seed,
-            fewshot_random_seed=seed,
-        )
-    except RequestTooLong as error:
-        return ScoringResponse(too_long=str(error)).model_dump()
-    scored = {
-        name: _scored_task(name, wanted, tasks[name], results, model)
-        for name, wanted in request.tasks.items()
-    }
-    return ScoringResponse(
-        engine=describe_engine(request.engine),
-        template_sha256=_template_sha256(model),
-        tasks=scored,
-    ).model_dump()
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    task.set_fewshot_seed(seed=seed)
+    name = task.config.task
+    results = evaluate(
+        lm=model,
+        task_dict={"tasks": {name: task}, "groups": {}, "group_map": {}},
+        apply_chat_template=request.apply_chat_template,
+        log_samples=True,
+        bootstrap_iters=0,  # the standard error is that of the whole task, not of a block
+    )
+    return _scored_task(name, request.tasks[name], task, results, model)
 
 
 def _scored_task(
@@ -122,7 +124,6 @@ def _scored_task(
     unscored = bool(samples) and not items[0].outputs
     return ScoredTask(
         value=_plain(found.get(f"{wanted.metric},{wanted.filter}")),
-        stderr=_plain(found.get(f"{wanted.metric}_stderr,{wanted.filter}")),
         higher_is_better=results["higher_is_better"].get(name, {}).get(wanted.metric),
         items=items,
         probe=_probe(model, samples[0]["arguments"][0][0]) if unscored else None,
@@ -140,7 +141,7 @@ def _item(sample: Mapping[str, Any], wanted: TaskRequest, task: Any) -> ScoredIt
         score=float(score) if isinstance(score, (int, float)) else None,
         answer=given,
         gold=gold,
-        slice="" if wanted.slice is None else str(sample["doc"][wanted.slice]),
+        prompt=str(sample["arguments"][0][0]),
         outputs=tuple(_likelihoods(sample["resps"])),
     )
 

@@ -7,11 +7,12 @@ task. Each of these is UnusableEvidence here.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+from evals.block_store import ScoredItem, ScoredTask
 from evals.items import ItemResult
-from evals.lm_eval_child import ScoredItem, ScoredTask
-from evals.suites import SuiteTask
+from evals.suites import Row, SuiteTask
 from pipelines.errors import UnusableEvidence
 from pipelines.records import TaskResult
 
@@ -21,14 +22,15 @@ OTHER_METRIC = "Choose a metric that is the mean of one number per item (acc, ex
 
 
 def item_results(
-    about: str, name: str, task: SuiteTask, found: ScoredTask, wanted: int
+    about: str, name: str, task: SuiteTask, found: ScoredTask, rows: Sequence[Row]
 ) -> list[ItemResult]:
-    """The items of one task; `about` names it in messages, `wanted` is how many there must be.
+    """The items of one task; `about` names it in messages, `rows` are the data that were asked.
 
     Raises UnusableEvidence when items are missing, a log likelihood or a score is not a finite
     number, or a right answer is none of the choices.
     """
-    count = len({item.doc_id for item in found.items})
+    wanted = len(rows)
+    count = len({item.doc_id for item in found.items} & set(range(wanted)))
     if count != wanted or len(found.items) != wanted:
         raise UnusableEvidence(
             about,
@@ -37,7 +39,7 @@ def item_results(
         )
     if not any(item.outputs for item in found.items) and not math.isfinite(found.probe or math.nan):
         raise UnusableEvidence(about, "the model's output is not finite", CHECK_WEIGHTS)
-    return [_item_result(about, name, task, item) for item in found.items]
+    return [_item_result(about, name, task, item, rows[item.doc_id]) for item in found.items]
 
 
 def task_result(
@@ -69,10 +71,11 @@ def task_result(
         stderr=_stderr(about, found.stderr, task.metric),
         task_sha256=digests[0],
         data_sha256=digests[1],
+        weight=task.weight,
     )
 
 
-def _item_result(about: str, name: str, task: SuiteTask, item: ScoredItem) -> ItemResult:
+def _item_result(about: str, name: str, task: SuiteTask, item: ScoredItem, row: Row) -> ItemResult:
     where = f"{about}, item {item.doc_id}"
     if not all(map(math.isfinite, item.outputs)):
         raise UnusableEvidence(where, "its log likelihood is not finite", CHECK_WEIGHTS)
@@ -92,7 +95,12 @@ def _item_result(about: str, name: str, task: SuiteTask, item: ScoredItem) -> It
         score=item.score,
         answer=item.answer,
         gold=item.gold,
-        slice=item.slice,
+        item_id=row["id"],
+        prompt=item.prompt,
+        slices={field: row[field] for field in task.slices},
+        cluster="" if task.cluster is None else row[task.cluster],
+        outputs=item.outputs,
+        note=item.note,
     )
 
 

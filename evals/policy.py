@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from pipelines.canonical import Frozen
 from pipelines.models_file import load_yaml, parse_config
-from pipelines.records import Requirements
+from pipelines.records import Requirements, ShadowRequirement
 
 EVERY_TASK = "*"
 
@@ -53,11 +53,32 @@ class TaskRule(Strict):
     superiority: Superiority | None = None
     metric: str | None = Field(default=None, min_length=1, description="which the record must hold")
     min_items: int | None = Field(default=None, ge=1, description="fewer items cannot tell")
+    cluster: str | None = Field(
+        default=None,
+        min_length=1,
+        description="field of lm-eval's documents that dependent items share, such as a passage; "
+        "a registry's suites name it themselves",
+    )
 
     @model_validator(mode="after")
     def _asks_for_something(self) -> Self:
         if self.margin is None and self.minimum is None and self.superiority is None:
             raise ValueError("a rule needs at least one of margin, minimum, superiority")
+        return self
+
+
+class SliceRule(Strict):
+    """What each slice by one key must show. Without a margin, only shown harm blocks."""
+
+    margin: float | None = Field(
+        default=None, gt=0, le=0.5, description="as a task's; small slices then cannot tell"
+    )
+    min_items: int | None = Field(default=None, ge=1, description="fewer items cannot tell")
+
+    @model_validator(mode="after")
+    def _size_needs_a_margin(self) -> Self:
+        if self.min_items is not None and self.margin is None:
+            raise ValueError("min_items decides nothing without a margin")
         return self
 
 
@@ -89,9 +110,30 @@ class GatePolicy(Strict):
 
     alpha: float = Field(gt=0, le=0.2, description="one-sided level of every test")
     tasks: dict[str, TaskRule] = Field(min_length=1)
+    slices: dict[str, SliceRule] = Field(
+        default={}, description="field of an item to its rule; all other slices: only shown harm"
+    )
     superior_on_any: SuperiorOnAny | None = None
     verification: Literal["pass"] | None = Field(
         default=None, description="'pass': the candidate's verification record must exist and pass"
+    )
+    licence: Literal["allowed"] | None = Field(
+        default=None,
+        description="'allowed': the verification must have established a licence that allows the "
+        "declared use; a waiver of the finding does not count",
+    )
+    max_cost_usd_per_mtok: float | None = Field(
+        default=None,
+        gt=0,
+        description="what a million tokens of the candidate may cost at most, by its cost record: "
+        "measured tokens per second on a named machine and the price of an hour of it",
+    )
+    max_contamination: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="share of a suite's items that may overlap with training data, by the "
+        "candidate's contamination records",
     )
     template_change: bool = Field(
         default=False,
@@ -100,6 +142,11 @@ class GatePolicy(Strict):
     )
     max_evidence_age_days: float | None = Field(default=None, gt=0, description="at promotion")
     approvals: Approvals | None = Field(default=None, description="at promotion")
+    shadow: ShadowRequirement | None = Field(
+        default=None,
+        description="at promotion: what a shadow run beside production must have shown; null asks "
+        "for none, and the first release of a line has nothing to be compared with",
+    )
 
     @model_validator(mode="after")
     def _task_names_have_a_suite(self) -> Self:
@@ -133,6 +180,7 @@ class GatePolicy(Strict):
         return Requirements(
             max_evidence_age_days=self.max_evidence_age_days,
             approvals=self.approvals.required if self.approvals else 0,
+            shadow=self.shadow,
         )
 
 

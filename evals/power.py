@@ -17,7 +17,7 @@ from evals.statistics import Floats, critical_value, null_variance, tango_statis
 POWER = 0.8  # the customary chance of seeing what is there
 
 
-def smallest_margin(n: int, discordant: float, alpha: float) -> float:
+def smallest_margin(n: float, discordant: float, alpha: float) -> float:
     """The smallest margin that `n` items could have shown with this much disagreement.
 
     It is the margin at which the score test just passes a candidate that gained as many items as
@@ -29,13 +29,13 @@ def smallest_margin(n: int, discordant: float, alpha: float) -> float:
     return _smallest(lambda margin: float(tango_statistic(half, half, n, -margin)) - z)
 
 
-def resolution(n: int, alpha: float) -> float:
+def resolution(n: float, alpha: float) -> float:
     """`smallest_margin` without any discordant item, in closed form: z²/(n + z²)."""
     z = critical_value(alpha)
     return z * z / (n + z * z)
 
 
-def discordance(n: int, discordant: int) -> float:
+def discordance(n: float, discordant: float) -> float:
     """Estimate of the share of discordant items to expect in a repetition: (d + 1)/(n + 2).
 
     Laplace's rule: having seen none does not mean that there are none.
@@ -43,7 +43,7 @@ def discordance(n: int, discordant: int) -> float:
     return (discordant + 1) / (n + 2)
 
 
-def power(n: int, true: float, null: float, discordance: float, alpha: float) -> float:
+def power(n: float, true: float, null: float, discordance: float, alpha: float) -> float:
     """Chance that the score test shows "difference > null" when it is `true`.
 
     With ψ the share of discordant items and v0 the variance of one item under H0 at the expected
@@ -62,14 +62,14 @@ def power(n: int, true: float, null: float, discordance: float, alpha: float) ->
 
 
 def detectable_margin(
-    n: int, discordance: float, alpha: float, wanted_power: float = POWER
+    n: float, discordance: float, alpha: float, wanted_power: float = POWER
 ) -> float:
     """The margin at which a candidate of equal true accuracy passes with `wanted_power`."""
     return _smallest(lambda margin: power(n, 0.0, -margin, discordance, alpha) - wanted_power)
 
 
 def detectable_effect(
-    n: int, discordance: float, alpha: float, min_effect: float = 0.0, wanted_power: float = POWER
+    n: float, discordance: float, alpha: float, min_effect: float = 0.0, wanted_power: float = POWER
 ) -> float:
     """The true improvement that is shown to exceed `min_effect` with `wanted_power`."""
     return _smallest(
@@ -89,6 +89,25 @@ def exact_power(n: int, gain: float, loss: float, null: float, alpha: float) -> 
     gained, lost = gained[inside], lost[inside]
     rejected = tango_statistic(gained, lost, n, null) >= critical_value(alpha)
     return float(np.exp(_log_trinomial(n, gained[rejected], lost[rejected], gain, loss)).sum())
+
+
+def exact_outcomes(
+    n: int, gain: float, loss: float, margin: float, alpha: float
+) -> tuple[float, float, float]:
+    """Chances of pass, cannot tell and block for a rule with only a margin; they add up to 1.
+
+    pass: the test shows "difference > -margin". block: it does not, and shows "difference < 0".
+    Arguments, memory and time as for `exact_power`.
+    """
+    gained, lost = np.meshgrid(np.arange(n + 1.0), np.arange(n + 1.0), indexing="ij")
+    inside = gained + lost <= n
+    gained, lost = gained[inside], lost[inside]
+    z = critical_value(alpha)
+    passes = tango_statistic(gained, lost, n, -margin) >= z
+    blocks = ~passes & (tango_statistic(gained, lost, n, 0.0) < -z)
+    chances = np.exp(_log_trinomial(n, gained, lost, gain, loss))
+    passed, blocked = float(chances[passes].sum()), float(chances[blocks].sum())
+    return passed, 1.0 - passed - blocked, blocked
 
 
 def _log_trinomial(n: int, gained: Floats, lost: Floats, gain: float, loss: float) -> Floats:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from evals.scorers import METRICS, PLACEHOLDER, PLACEHOLDER_KEY, Scorer, row_facts
 from pipelines.canonical import Frozen, canonical_json, sha256_bytes
 from pipelines.digest import build_manifest, weight_digest
 from pipelines.errors import ConfigError, UnusableEvidence, WrongKindOfPath
@@ -30,15 +31,26 @@ class SuiteTask(Frozen):
 
     file: FileName = Field(description="lm-eval task file in the suite's folder")
     data: FileName = Field(description="JSON Lines in the suite's folder, one object an item")
+    scorer: Scorer | None = Field(
+        default=None, description="scores generated texts in place of a metric of lm-eval's"
+    )
     metric: str = Field(description="'acc', or 'exact_match,FILTER' for a named filter")
     higher_is_better: bool
     limit: int | None = Field(default=None, ge=1, description="first items only; null is all")
     min_items: int = Field(ge=2, description="fewer scored items than this are no evidence")
-    slice: str | None = Field(default=None, description="field of an item to report by")
+    slices: tuple[str, ...] = Field(default=(), description="fields of an item to report by")
+    cluster: str | None = Field(
+        default=None, description="field that names what dependent items have in common"
+    )
+    weight: float = Field(
+        default=1.0, gt=0, allow_inf_nan=False, description="in the report's mean over tasks"
+    )
 
     @property
     def metric_key(self) -> str:
         """The key of the metric in lm-eval's results: 'acc,none'."""
+        if self.scorer is not None:
+            return PLACEHOLDER_KEY
         return self.metric if "," in self.metric else f"{self.metric},none"
 
 
@@ -77,7 +89,7 @@ class TaskFile(Frozen):
     fewshot_config: dict[str, Any] | None = None
     generation_kwargs: dict[str, Any] | None = None
     filter_list: list[dict[str, Any]] | None = None
-    metric_list: list[dict[str, Any]] = Field(min_length=1)
+    metric_list: list[dict[str, Any]] = []
     metadata: dict[str, Any] | None = None
 
     @model_validator(mode="after")
@@ -90,6 +102,11 @@ class TaskFile(Frozen):
             )
         if self.num_fewshot and not (self.fewshot_config or {}).get("samples"):
             raise ValueError("num_fewshot needs fewshot_config.samples, the examples to show")
+        if (self.fewshot_config or {}).get("sampler", "first_n") != "first_n":
+            raise ValueError(
+                "fewshot_config.sampler can only be first_n: examples drawn at random would depend "
+                "on which items are run"
+            )
         return self
 
     def metric_keys(self) -> dict[str, bool | None]:
@@ -114,7 +131,8 @@ def load_task_file(folder: Path, name: str, task: SuiteTask) -> TaskFile:
     """Read the lm-eval file of one task and hold it against suite.yaml.
 
     Raises WrongKindOfPath when it is absent; ConfigError on a key that a suite may not use, another
-    task name than suite.yaml gives, or a metric that the file does not compute.
+    task name than suite.yaml gives, or a metric that the file does not compute. Where suite.yaml
+    names a scorer, the metric returned is a placeholder.
     """
     path = folder / task.file
     parsed = parse_config(path, TaskFile, load_yaml(path))
@@ -122,12 +140,14 @@ def load_task_file(folder: Path, name: str, task: SuiteTask) -> TaskFile:
         raise ConfigError(
             path, f"task is {parsed.task!r}, but suite.yaml calls it {name!r}", "Use one name."
         )
+    if task.scorer is not None:
+        return _scored_by_us(path, name, task, parsed)
     produced = parsed.metric_keys()
     if task.metric_key not in produced:
         raise ConfigError(
             path,
             f"does not produce the metric {task.metric_key!r} that suite.yaml asks of {name}; it "
-            f"produces {', '.join(sorted(produced))}",
+            f"produces {', '.join(sorted(produced)) or 'none'}",
             "Add it to metric_list, or name another metric in suite.yaml.",
         )
     if produced[task.metric_key] not in (None, task.higher_is_better):
@@ -138,6 +158,23 @@ def load_task_file(folder: Path, name: str, task: SuiteTask) -> TaskFile:
             "Correct the wrong one.",
         )
     return parsed
+
+
+def _scored_by_us(path: Path, name: str, task: SuiteTask, parsed: TaskFile) -> TaskFile:
+    """Hold a task with a scorer against it, and give lm-eval the metric that it wants."""
+    assert task.scorer is not None
+    kept = {"metric": METRICS[task.scorer], "higher_is_better": True}
+    if odd := [key for key, value in kept.items() if getattr(task, key) != value]:
+        fact = f"{odd[0]} of {name} is {getattr(task, odd[0])!r}"
+        remedy = f"The scorer {task.scorer} has {odd[0]}: {kept[odd[0]]}."
+        raise ConfigError(path.with_name("suite.yaml"), fact, remedy)
+    if parsed.output_type != "generate_until":
+        fact = f"output_type is {parsed.output_type}, and scorer {task.scorer} reads texts"
+        raise ConfigError(path, fact, "Use generate_until.")
+    if parsed.metric_list or parsed.filter_list:
+        fact = f"has a metric_list or a filter_list, and suite.yaml names scorer {task.scorer}"
+        raise ConfigError(path, fact, "Keep one of the two.")
+    return parsed.model_copy(update={"metric_list": [PLACEHOLDER]})
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -152,8 +189,8 @@ def read_rows(path: Path) -> list[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            row = json.loads(line, parse_constant=_no_number)
+        except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are this
             raise UnusableEvidence(
                 f"{path}, line {number}", f"not JSON ({error})", "Correct the line."
             ) from error
@@ -165,17 +202,21 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON's")
+
+
 def validate_suite(folder: Path) -> Suite:
     """Load a suite and check all that can be checked without a model.
 
     Raises what `load_suite`, `load_task_file` and `read_rows` raise, and UnusableEvidence, with
     every fact found, on data that are empty or too few, that repeat an id, whose rows differ in
-    their keys, or that lack the slice field.
+    their keys, or that lack a field to report or to group by.
     """
     suite = load_suite(folder)
     for name, task in suite.tasks.items():
         load_task_file(folder, name, task)
-        facts = _data_facts(task, read_rows(folder / task.data))
+        facts = data_facts(task, read_rows(folder / task.data))
         if facts:
             raise UnusableEvidence(
                 str(folder / task.data), "; ".join(facts), "Correct the data of this task."
@@ -202,7 +243,14 @@ def scored_items(task: SuiteTask, rows: Sequence[Row]) -> int:
     return len(rows) if task.limit is None else min(task.limit, len(rows))
 
 
-def _data_facts(task: SuiteTask, rows: Sequence[Row]) -> list[str]:
+def scored_rows(folder: Path, task: SuiteTask) -> list[Row]:
+    """The items that an evaluation asks, in file order; raises what `read_rows` raises."""
+    rows = read_rows(folder / task.data)
+    return rows[: scored_items(task, rows)]
+
+
+def data_facts(task: SuiteTask, rows: Sequence[Row]) -> list[str]:
+    """What is wrong with the items of a task, each fact in a few words; empty when nothing is."""
     if not rows:
         return ["no items"]
     facts = []
@@ -215,6 +263,14 @@ def _data_facts(task: SuiteTask, rows: Sequence[Row]) -> list[str]:
         facts.append(f"ids that stand twice: {', '.join(twice[:5])}")
     if odd := [n for n, row in enumerate(rows) if set(row) != set(rows[0])]:
         facts.append(f"{len(odd)} items with other keys than the first, item {odd[0] + 1} first")
-    if task.slice is not None and not all(isinstance(row.get(task.slice), str) for row in rows):
-        facts.append(f"items whose slice field {task.slice!r} is missing or no text")
+    if task.scorer is not None:
+        facts += row_facts(task.scorer, rows)
+    for kind, field in _reported_fields(task):
+        if not all(isinstance(row.get(field), str) and row[field] for row in rows):
+            facts.append(f"items whose {kind} field {field!r} is missing or no text")
     return facts
+
+
+def _reported_fields(task: SuiteTask) -> list[tuple[str, str]]:
+    cluster = [] if task.cluster is None else [("cluster", task.cluster)]
+    return [*(("slice", field) for field in task.slices), *cluster]

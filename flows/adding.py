@@ -50,7 +50,12 @@ def resolved_entry(workspace: Workspace, model: ModelForm, reference: Reference)
     ingested.
     """
     store = ObjectStore(workspace.settings.home)
-    wanted = Wanted(reference=reference, include=model.include, exclude=model.exclude)
+    wanted = Wanted(
+        reference=reference,
+        include=model.include,
+        exclude=model.exclude,
+        pickled=model.convert == "depickle",
+    )
     pinned = wanted.model_copy(update={"reference": resolve(wanted, store)})
     return model.entry(str(pinned.reference), _base(workspace, model, pinned, store))
 

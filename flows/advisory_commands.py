@@ -86,5 +86,5 @@ def _show(examined: Examined, policy: AdvisoryPolicy) -> None:
             f"{examined.age_days:g} days old, sha256 {snapshot.sha256}"
         )
     print(f"Compared: {'; '.join(examined.compared)}")
-    for line in (*examined.problems, *examined.notes):
+    for line in (*examined.problems, *examined.accepted, *examined.notes):
         print(f"Note: {line}")

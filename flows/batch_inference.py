@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
-from prefect import flow, get_run_logger, task
+from prefect import State, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+from prefect.states import Cancelled
 from pydantic import Field
 
+from flows.batch_model import answering, egress_rules
 from flows.guards import refuse_endless_restarts
 from flows.parameters import (
     BatchForm,
@@ -23,10 +26,13 @@ from flows.parameters import (
 )
 from flows.reports import publish_report, publish_table
 from flows.run_progress import RunProgress
-from pipelines.batch.job import BatchJob, Chunking, Classification, Corpus, Prompt, Sampling
-from pipelines.batch.records import BatchManifest, ModelOnDisk
+from pipelines.batch.cancel import cancelled_at, lift
+from pipelines.batch.job import BatchJob, Chunking, Classification, Corpus, Prompt
+from pipelines.batch.job_index import add_to_index
+from pipelines.batch.records import BatchManifest
+from pipelines.batch.settings import Sampling
 from pipelines.canonical import Frozen, canonical_json, sha256_bytes
-from pipelines.releases import fetch_weights
+from pipelines.errors import JobCancelled
 from pipelines.settings import Settings, load_settings
 
 _TEXT = "{{ text }}"
@@ -48,12 +54,12 @@ def batch_inference(
     documents: Annotated[DocumentsForm, Field(json_schema_extra={"title": "Documents"})],
     question: Annotated[QuestionForm, Field(json_schema_extra={"title": "Question"})],
     job: Annotated[JobForm, Field(json_schema_extra={"title": "Job"})],
-) -> BatchResult:
+) -> BatchResult | State[BatchResult]:
     """Ask one question about every document of a folder.
 
     The results are Parquet files with one row per part of a document, and a manifest whose counts
     add up. A document that fails is a row with an error, never a missing one. A job that was
-    interrupted goes on where it stopped when the same form is sent again.
+    interrupted or cancelled goes on where it stopped when the same form is sent again.
 
     Args:
         documents: What to read.
@@ -62,7 +68,10 @@ def batch_inference(
     """
     refuse_endless_restarts()
     form = BatchForm(documents=documents, question=question, job=job)
-    result = run_job(load_settings(), form)
+    ended = run_job(load_settings(), form, return_state=True)
+    if ended.is_cancelled():
+        return Cancelled(message=ended.message)
+    result = cast(BatchResult, ended.result())
     manifest = result.manifest
     key = f"batch-{Path(result.output).name}"
     answered = f"{manifest.rows_ok} of {manifest.rows} rows answered"
@@ -73,23 +82,35 @@ def batch_inference(
 
 
 @task(name="batch", task_run_name="batch {form.job.model}", cache_policy=NO_CACHE)
-def run_job(settings: Settings, form: BatchForm) -> BatchResult:
-    """Fetch and re-hash the release's weights, then plan and run the job to its end."""
-    from pipelines.batch.run import run_batch
+def run_job(settings: Settings, form: BatchForm) -> BatchResult | State[BatchResult]:
+    """Fetch and re-hash the release's weights, then plan and run the job to its end.
 
-    with fetch_weights(settings, form.job.model) as held:
-        model = ModelOnDisk(
-            name=form.job.model,
-            weights=held.weights,
-            weight_digest=held.release.weight_digest,
-            template_sha256=held.release.template_sha256,
-        )
-        job = make_job(form, settings.jobs, held.release.weight_digest)
+    Ends as cancelled when somebody cancelled the job (`weighbridge batch cancel`).
+    """
+    from pipelines.batch.run import Crew, plan_or_take_up, run_planned
+
+    with answering(settings, form.job.model) as model:
+        job = make_job(form, settings.jobs, model.weight_digest)
         log = get_run_logger()
         log.info("results go to %s", job.output)
+        _lift_earlier_cancel(job.output)
+        rules = egress_rules(settings)
+        planned = plan_or_take_up(job, model, rules)
+        add_to_index(settings.home, job.output, planned)
         with RunProgress(log, f"progress {job.name}") as progress:
-            manifest = run_batch(job, model, on_progress=progress.report)
+            try:
+                crew = Crew(on_progress=progress.report, history=settings.home, egress=rules)
+                manifest = run_planned(job, model, planned, crew)
+            except JobCancelled as cancelled:
+                return Cancelled(message=str(cancelled))
         return BatchResult(output=job.output, manifest=manifest)
+
+
+def _lift_earlier_cancel(output: str) -> None:
+    """Whoever sends the form again wants the job; a run that crashed and came back does not ask."""
+    started, at = flow_run.scheduled_start_time, cancelled_at(output)
+    if at is not None and started is not None and at < started:
+        lift(output)
 
 
 def make_job(form: BatchForm, jobs: Path, weight_digest: str) -> BatchJob:

@@ -16,9 +16,12 @@ from flows import (
     advisory_commands,
     batch_commands,
     console,
+    egress_command,
+    evaluation_commands,
     model_commands,
     registry_commands,
     signing_command,
+    suite_commands,
 )
 from flows.options import Registry
 from pipelines.errors import NoSpaceLeft, WeighbridgeError, exit_code, is_disk_full
@@ -69,9 +72,12 @@ def demo(
 app.add_typer(registry_commands.app)
 app.add_typer(model_commands.app)
 app.add_typer(signing_command.app)
+app.add_typer(evaluation_commands.app)
 app.add_typer(_local)
+app.add_typer(egress_command.app)
 app.add_typer(batch_commands.app, name="batch")
 app.add_typer(advisory_commands.app, name="advisories")
+app.add_typer(suite_commands.app, name="suites")
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from pipelines.code_digest import check_code, write_code_file
 from pipelines.errors import CodeDiffers
 from pipelines.settings import Settings
 from pipelines.store.registry import STAGES
+from pipelines.store.upgrade import differences
 from pipelines.store.workspace import Workspace, open_workspace
 
 
@@ -32,6 +33,7 @@ def examine(settings: Settings) -> list[Examination]:
             except CodeDiffers as error:
                 fact, passed = str(error), False
             found.append(Examination(check=f"code of {stage}", passed=passed, fact=fact))
+        found.append(_release_graph(workspace.root))
         found.append(_advisories(workspace, settings))
     for program in ("git", "ssh-keygen"):
         where = shutil.which(program)
@@ -61,6 +63,13 @@ def accept_code(settings: Settings) -> list[str]:
     with open_workspace(settings) as workspace:
         workspace.change("Accept the installed code", apply)
     return accepted
+
+
+def _release_graph(root: Path) -> Examination:
+    """Whether dvc.yaml and the files that it needs are those of the installed version."""
+    behind = [change.path for change in differences(root) if not change.path.startswith("code/")]
+    fact = f"{', '.join(behind)}: see `weighbridge upgrade`" if behind else "as installed"
+    return Examination(check="release graph", passed=not behind, fact=fact)
 
 
 def _advisories(workspace: Workspace, settings: Settings) -> Examination:

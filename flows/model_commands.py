@@ -112,17 +112,24 @@ def verify(
     registry: Registry = None,
     json: Json = False,
 ) -> None:
-    """Judge weights: bytes, formats, structure, template, licence. Exit 1 if refused.
+    """Judge weights: bytes, formats, structure, template, licence. Exit 0 only if they pass.
 
     A folder is judged as it lies there. The name of a model proves the registry's own record again,
     from the bytes in its store.
     """
-    from flows.verifying import FolderOptions, judge
+    from flows.verifying import FolderOptions, judge_or_refuse
+    from pipelines.errors import NotJudged
 
     options = FolderOptions(
         manifest=manifest, use=use, policy=policy, waivers=waivers, base=base, out=out
     )
-    _show_verified(judge(target, options, registry), json)
+    try:
+        verified = judge_or_refuse(target, options, registry)
+    except NotJudged as error:
+        if json:
+            console.show({"passed": False, "target": target, "problem": error.fact}, True, "")
+        raise
+    _show_verified(verified, json)
 
 
 @app.command()
@@ -183,14 +190,15 @@ def gate(
 ) -> None:
     """Compare a candidate with its baseline, item by item. Exit 1 unless it passes.
 
-    With --candidate and --baseline it decides from two folders of per-item results, offline.
+    With --candidate and --baseline it decides from two folders of per-item results, offline; exit 3
+    where these cannot carry a verdict.
     """
     if candidate is not None:
         if name or release or not baseline:
             raise typer.BadParameter("give --candidate, --baseline and --policy, and nothing else")
-        from evals.gate import gate_folders
+        from flows.verdicts import judge_folders
 
-        verdict = gate_folders(candidate, Path(baseline), Path(policy))
+        verdict = judge_folders(candidate, Path(baseline), Path(policy), json)
     else:
         if not (name and release):
             raise typer.BadParameter("give a NAME and --release, or --candidate and --baseline")
@@ -203,10 +211,9 @@ def gate(
 
 
 def _show_verdict(verdict: Verdict, json: bool) -> None:
-    rows = [[task.task, task.outcome, task.reason] for task in verdict.tasks]
-    title = f"{verdict.name} against {verdict.baseline}: {verdict.outcome}"
-    data = verdict.model_dump(mode="json")
-    console.show_table(title, ["task", "outcome", "reason"], rows, data, json)
+    from flows.verdicts import show_verdict
+
+    show_verdict(verdict, json)
     if verdict.outcome != "pass":
         raise typer.Exit(1)
 

@@ -21,7 +21,10 @@ Suites = Annotated[
 ]
 Purpose = Annotated[Literal["commercial", "research"], typer.Option(help="Declared use.")]
 Convert = Annotated[
-    Literal["as-is", "dequantise"], typer.Option(help="dequantise turns GGUF into safetensors.")
+    Literal["as-is", "dequantise", "depickle"],
+    typer.Option(
+        help="dequantise turns GGUF into safetensors; depickle PyTorch pickles, if policy lets it."
+    ),
 ]
 Include = Annotated[
     list[str] | None,

@@ -120,11 +120,11 @@ class ModelForm(Form):
         "a model that models.yaml already holds.",
         default="",
     )
-    convert: Literal["as-is", "dequantise"] = _ask(
+    convert: Literal["as-is", "dequantise", "depickle"] = _ask(
         2,
         "Conversion",
-        "'dequantise' turns a GGUF file into safetensors that can be tuned; 'as-is' keeps the "
-        "publisher's bytes.",
+        "'dequantise' turns a GGUF file into safetensors that can be tuned, 'depickle' PyTorch "
+        "pickles where the policy admits it; 'as-is' keeps the publisher's bytes.",
         default="as-is",
     )
     dtype: Literal["bfloat16", "float16", "float32"] = _ask(

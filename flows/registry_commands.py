@@ -137,6 +137,31 @@ def doctor(
 
 
 @app.command()
+def upgrade(
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Change and push; without it, only show.")
+    ] = False,
+    registry: Registry = None,
+    json: Json = False,
+) -> None:
+    """Bring a registry that an earlier version made to the installed one: graph, code, defaults."""
+    from pipelines.settings import load_settings
+    from pipelines.store.upgrade import upgrade_registry
+
+    changes = upgrade_registry(load_settings(registry), applying=apply)
+    data = {"applied": apply, "changes": [change.model_dump() for change in changes]}
+    if json:
+        console.show(data, True, "")
+        return
+    rows = [[change.path, change.kind, change.why] for change in changes]
+    title = "Changed" if apply else "Would change (--apply does it)"
+    console.show_table(title, ["file", "change", "why"], rows, data, False)
+    for change in changes:
+        if change.kind == "replaced" and change.diff:
+            console.note(change.diff)
+
+
+@app.command()
 def gc(
     remove: Annotated[
         bool, typer.Option("--remove", help="Remove; without it, only show.")

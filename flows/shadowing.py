@@ -9,15 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from flows.batch_model import egress_rules
+from pipelines.batch.finished import Finished, finished_job
 from pipelines.batch.records import ModelOnDisk
 from pipelines.batch.run import run_batch
 from pipelines.batch.shadow import (
     RECORD,
-    Finished,
     ShadowRecord,
     compare,
     disagreements,
-    finished_job,
     sample,
     shadow_job,
     write_documents,
@@ -58,7 +58,7 @@ def run_shadow(
         try:
             write_documents(production.plan.job, sample(production, documents), sampled)
             job = shadow_job(production.plan.job, name, sampled, folder / "out")
-            run_batch(job, model)
+            run_batch(job, model, egress=egress_rules(settings))
         finally:
             sampled.unlink(missing_ok=True)  # a copy of documents outlives no run
         shadow = finished_job(job.output)

@@ -16,7 +16,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from pipelines.batch.job import Limits
+from pipelines.batch.limits import price_usd_per_hour
 from pipelines.canonical import sha256_file, write_record
 from pipelines.code_digest import check_code
 from pipelines.digest import build_manifest, check_digest, weight_digest
@@ -33,6 +36,10 @@ from pipelines.store.integrity import check_outputs
 from pipelines.store.registry import STAGES, Layout
 from pipelines.verification.waivers import expired, today
 
+if TYPE_CHECKING:
+    from pipelines.models_file import ModelEntry
+    from pipelines.verification.policy import PickleScanner
+
 
 class StageRun:
     """What every stage needs: the registry, its models, the code's digest, and safe outputs."""
@@ -44,6 +51,7 @@ class StageRun:
         self.code_digest = check_code(root, stage)
         # Outlives a disposable clone: what a killed stage fetched or trained is found again.
         self.home = Path(os.environ.get("WEIGHBRIDGE_HOME") or root / ".weighbridge")
+        self.details: dict[str, str | int | float] = {}
 
     def manifest(self, name: str) -> ManifestRecord:
         """The manifest of a model, after comparing the evidence with dvc.lock."""
@@ -94,14 +102,18 @@ def run_stage(stage: str, item: str, start: Path) -> Path:
     run = StageRun(stage, item, find_registry(start))
     began, clock = datetime.now(UTC), time.monotonic()
     produced = _STAGES[stage](run)
+    wall_s = round(time.monotonic() - clock, 3)
+    price = price_usd_per_hour(Limits())
+    cost = {} if price is None else {"cost_usd": round(price * wall_s / 3600, 6)}
     info = RunInfo(
         stage=f"{stage}@{item}",
         started_at=began.isoformat(timespec="seconds"),
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        wall_s=round(time.monotonic() - clock, 3),
+        wall_s=wall_s,
         cpu_s=round(_cpu_seconds(), 3),
         peak_memory_bytes=_peak_memory_bytes(),
         host=socket.gethostname(),
+        details=run.details | cost,
     )
     write_record(produced.with_name(f"{produced.name}.run.json"), info)
     return produced
@@ -114,11 +126,28 @@ def _ingest(run: StageRun) -> Path:
 
     name, layout = run.item, run.layout
     model = entry(layout.root, "model", run.models.models, name)
-    config = IngestConfig(name=name, entry=model, code_digest=run.code_digest, home=run.home)
+    config = IngestConfig(
+        name=name,
+        entry=model,
+        code_digest=run.code_digest,
+        home=run.home,
+        pickle_scanners=_pickle_scanners(layout.root, model),
+    )
     with run.outputs(layout.weights(name), layout.origin(name)) as (weights, origin):
         record = ingest(config, weights, origin)
     tell_dvc(layout.root, layout.weights(name), record.files, ObjectStore(run.home))
     return layout.origin(name)
+
+
+def _pickle_scanners(root: Path, model: ModelEntry) -> tuple[PickleScanner, ...] | None:
+    """Who judges pickles; None where the policy refuses them. What is taken in does not depend on
+    the policy, only whether: so it is no dependency of the stage, and verify judges it again."""
+    if model.convert != "depickle":
+        return None
+    from pipelines.verification.policy import load_policy
+
+    policy = load_policy(root / "policy" / "verification.yaml")
+    return policy.pickle_scanners if policy.pickle == "depickle" else None
 
 
 def _finetune(run: StageRun) -> Path:
@@ -163,6 +192,7 @@ def _verify(run: StageRun) -> Path:
 def _evaluate(run: StageRun) -> Path:
     from evals.scoring import ScoringConfig, score
     from evals.suites import load_suite, suite_digest
+    from evals.training_sets import trained_on
 
     layout = run.layout
     evaluation = entry(layout.root, "evaluation", run.models.evaluations, run.item)
@@ -176,11 +206,13 @@ def _evaluate(run: StageRun) -> Path:
         suite_sha256=suite_digest(suite),
         code_digest=run.code_digest,
         engine=load_suite(suite).engine,
+        trained_on=trained_on(layout, run.models, name),
     )
     weights = run.weights(name)
     final = layout.evaluation(name, evaluation.suite)
     with run.outputs(final) as (out,):
-        score(config, weights, suite, out)
+        scored = score(config, weights, suite, out, run.home / "evaluation-blocks")
+    run.details.update(scored.details())
     return final
 
 

@@ -14,10 +14,13 @@ from pipelines.errors import (
     CommandFailed,
     ConfigError,
     DigestMismatch,
+    Misuse,
     NotARegistry,
+    NotJudged,
     NotVerified,
     UnknownName,
     WrongKindOfPath,
+    is_disk_full,
 )
 from pipelines.models_file import (
     DeclaredUse,
@@ -74,6 +77,21 @@ class Verified(Frozen):
     def passed(self) -> bool:
         """Whether neither the record nor the comparison with the base refuses."""
         return self.record.passed and all(f.severity != "refusal" for f in self.lineage)
+
+
+def judge_or_refuse(target: str, options: FolderOptions, registry: Path | None = None) -> Verified:
+    """As `judge`, for the command line, where only a pass is exit 0 and all else is a refusal.
+
+    Raises NotJudged for a path or an option that cannot be used, with what `judge` says of it.
+    """
+    try:
+        return judge(target, options, registry)
+    except Misuse as error:
+        raise NotJudged(target, error) from error
+    except OSError as error:
+        if is_disk_full(error):
+            raise
+        raise NotJudged(target, error) from error
 
 
 def judge(target: str, options: FolderOptions, registry: Path | None = None) -> Verified:

@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -31,7 +31,8 @@ from pipelines.errors import (
 )
 from pipelines.osv import LEVELS, Match, matches
 from pipelines.records import read_record
-from pipelines.verification.policy import AdvisoryPolicy
+from pipelines.verification.policy import AcceptedAdvisory, AdvisoryPolicy
+from pipelines.verification.waivers import today
 
 FOLDER, SNAPSHOT, ARCHIVE = "advisories", "snapshot.json", "osv-{}.zip"
 MAX_ENTRY_BYTES = 32 * 1024 * 1024
@@ -67,6 +68,7 @@ class Examined(Frozen):
     compared: tuple[str, ...] = Field(description="lock files, each with its number of packages")
     matches: tuple[Match, ...]
     problems: tuple[str, ...]
+    accepted: tuple[str, ...] = Field(default=(), description="whom the policy has answer for what")
     notes: tuple[str, ...] = ()
 
 
@@ -142,7 +144,9 @@ def examine(
     if age > policy.max_age_days:
         fact = f"the snapshot is {age:.0f} days old, the policy admits {policy.max_age_days}"
         problems.append(f"{fact}. {_UPDATE}")
-    deciding = [match for match in found if decides(match, policy)]
+    day = (now or datetime.now(UTC)).date()
+    deciding = [match for match in found if decides(match, policy, day)]
+    answers = [(match, accepted(match, policy)) for match in found]
     return Examined(
         passed=not deciding and not (policy.required and problems),
         snapshot=snapshot,
@@ -150,14 +154,39 @@ def examine(
         compared=compared,
         matches=found,
         problems=tuple(problems),
+        accepted=tuple(_answered(match, entry, day) for match, entry in answers if entry),
     )
 
 
-def decides(match: Match, policy: AdvisoryPolicy) -> bool:
-    """Whether the policy refuses for this match; an unknown severity counts as any."""
+def accepted(match: Match, policy: AdvisoryPolicy) -> AcceptedAdvisory | None:
+    """The entry that answers for this match, the one that ends last, expired or not."""
+    fitting = [
+        entry
+        for entry in policy.accepted
+        if entry.id in match.ids
+        and (entry.package, entry.version) == (match.package, match.version)
+    ]
+    return max(fitting, key=lambda entry: entry.expires, default=None)
+
+
+def decides(match: Match, policy: AdvisoryPolicy, day: date | None = None) -> bool:
+    """Whether the policy refuses for this match on `day` (by default today, in UTC).
+
+    An unknown severity counts as any; an entry of `accepted` answers until its last day.
+    """
     if policy.fail_on == "none":
         return False
+    entry = accepted(match, policy)
+    if entry is not None and entry.expires >= (day or today()):
+        return False
     return LEVELS.index(match.severity) >= LEVELS.index(policy.fail_on)
+
+
+def _answered(match: Match, entry: AcceptedAdvisory, day: date) -> str:
+    what = f"{entry.id} in {match.package} {match.version} was accepted by {entry.approver}"
+    if entry.expires < day:
+        return f"{what} until {entry.expires}, which is over. Have it decided again, or update it"
+    return f"{what} until {entry.expires}: {entry.reason}"
 
 
 def _fetch(source: str, target: Path) -> str:

@@ -14,7 +14,7 @@ import resource
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,10 +50,11 @@ _QUIET = {
 
 @dataclass(frozen=True)
 class Limits:
-    """How long a program may run, and how much address space it may have."""
+    """How long a program may run, how much address space it may have, and the largest file."""
 
     timeout_s: float
     memory_bytes: int
+    file_bytes: int = MAX_OUTPUT_BYTES
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,52 @@ def run_confined(
 ) -> Finished:
     """Run a program in an empty folder of its own until it ends or its time is over.
 
-    A program that runs out of memory or writes more than MAX_OUTPUT_BYTES into a file ends with an
-    error. Raises FileNotFoundError and PermissionError when it cannot be started.
+    A program that runs out of memory or writes a larger file than it may ends with an error. Raises FileNotFoundError and PermissionError when it cannot be started.
     """
+    with tempfile.TemporaryDirectory(prefix="weighbridge-") as folder:
+        home = Path(folder) / "home"
+        home.mkdir()
+        out, err = Path(folder) / "stdout", Path(folder) / "stderr"
+        with out.open("wb") as stdout, err.open("wb") as stderr:
+            process = subprocess.Popen(
+                list(argv),
+                cwd=home,
+                env={**_environment(home), **(env or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+                preexec_fn=_confinement(limits),
+            )
+            timed_out = _wait(process, limits.timeout_s)
+        return Finished(process.returncode, out.read_bytes(), err.read_bytes(), timed_out)
+
+
+def start_confined(argv: Sequence[str], memory_bytes: int, home: Path) -> subprocess.Popen[bytes]:
+    """Start a program as `run_confined` does, with pipes to its standard input and output.
+
+    `home` is an empty folder that the caller removes; what the program complains of is dropped.
+    The caller sees to it that it ends: `os.killpg` of its process id ends all of it.
+    """
+    return subprocess.Popen(
+        list(argv),
+        cwd=home,
+        env=_environment(home),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=_confinement(Limits(0.0, memory_bytes)),
+    )
+
+
+def _environment(home: Path) -> dict[str, str]:
+    folders = {"HOME": str(home), "TMPDIR": str(home), "PATH": os.environ.get("PATH", "")}
+    return {**_QUIET, **folders}
+
+
+def _confinement(limits: Limits) -> Callable[[], None]:
+    """What the child does to itself before its program starts."""
     parent = os.getpid()
 
     def confine() -> None:
@@ -81,26 +125,9 @@ def run_confined(
         die_with_parent(parent)  # after the namespaces: the kernel forgets it when they change
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_OUTPUT_BYTES, MAX_OUTPUT_BYTES))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limits.file_bytes, limits.file_bytes))
 
-    with tempfile.TemporaryDirectory(prefix="weighbridge-") as folder:
-        home = Path(folder) / "home"
-        home.mkdir()
-        paths = {"HOME": str(home), "TMPDIR": str(home), "PATH": os.environ.get("PATH", "")}
-        out, err = Path(folder) / "stdout", Path(folder) / "stderr"
-        with out.open("wb") as stdout, err.open("wb") as stderr:
-            process = subprocess.Popen(
-                list(argv),
-                cwd=home,
-                env={**_QUIET, **paths, **(env or {})},
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                start_new_session=True,
-                preexec_fn=confine,
-            )
-            timed_out = _wait(process, limits.timeout_s)
-        return Finished(process.returncode, out.read_bytes(), err.read_bytes(), timed_out)
+    return confine
 
 
 def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> bool:

@@ -8,9 +8,7 @@ whatever it tolerates; `mostly` is not used, because it hides that number.
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,26 +16,14 @@ from typing import Any
 
 from pipelines.canonical import Frozen, write_bytes, write_record
 from pipelines.errors import DatasetRefused
+from pipelines.expectations import Expectation, run_expectations
 from pipelines.recipe import Recipe
+from pipelines.secret_patterns import SECRET_PATTERNS
 from pipelines.training_rows import Row, listed
 from pipelines.training_tokens import TokenisedRow
 
 RESULTS_FILE = "results.json"
 REPORT_FILE = "report.md"
-
-# Forms of credentials that their issuers publish so that scanners can find them.
-SECRET_PATTERNS = (
-    r"-----BEGIN [A-Z ]*PRIVATE KEY",
-    r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
-    r"\bgh[pousr]_[A-Za-z0-9]{36,}",
-    r"\bgithub_pat_[A-Za-z0-9_]{60,}",
-    r"\bglpat-[A-Za-z0-9_-]{20,}",
-    r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}",
-    r"\bAIza[0-9A-Za-z_-]{35}\b",
-    r"\bhf_[A-Za-z0-9]{30,}",
-    r"\bsk-[A-Za-z0-9_-]{32,}",
-    r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
-)
 
 Settings = dict[str, str | int | float | bool | tuple[str, ...] | None]
 
@@ -92,7 +78,8 @@ def check_dataset(
     if not rows:
         raise DatasetRefused(dataset, ["it holds no row"])
     rules = _rules(recipe)
-    outcomes = _run_expectations(rules, _columns(rows, tokenised))
+    asked = [Expectation(rule.expectation, rule.settings, rule.text) for rule in rules]
+    outcomes = run_expectations(asked, _columns(rows, tokenised), index="id")
     results = tuple(_result(rule, found) for rule, found in zip(rules, outcomes, strict=True))
     checks = DataChecks(
         dataset_sha256=dataset_sha256,
@@ -183,45 +170,6 @@ def _rules(recipe: Recipe) -> tuple[_Rule, ...]:
 def _between(column: str, least: int, text: str, tolerated: int = 0) -> _Rule:
     settings: Settings = {"column": column, "min_value": least}
     return _Rule(text.format(least), "ExpectColumnValuesToBeBetween", settings, tolerated)
-
-
-def _run_expectations(rules: Sequence[_Rule], columns: Mapping[str, list[Any]]) -> list[Any]:
-    """Validation results of Great Expectations, one per rule, in the rules' order."""
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the package is imported
-
-    import great_expectations as gx
-    import pandas as pd
-
-    # In file mode everything that it writes lies below one folder, which goes away: it keeps
-    # values and times, and neither belongs into a record.
-    with tempfile.TemporaryDirectory(prefix="weighbridge-gx-") as folder:
-        context = gx.get_context(mode="file", project_root_dir=folder)
-        batch = (
-            context.data_sources.add_pandas("rows")
-            .add_dataframe_asset("rows")
-            .add_batch_definition_whole_dataframe("rows")
-        )
-        suite = gx.ExpectationSuite(name="training-data")
-        for number, rule in enumerate(rules):
-            kind = getattr(gx.expectations, rule.expectation)
-            settings = {k: list(v) if isinstance(v, tuple) else v for k, v in rule.settings.items()}
-            suite.add_expectation(kind(**settings, meta={"rule": number}))
-        validation = gx.ValidationDefinition(
-            name="training-data", data=batch, suite=context.suites.add(suite)
-        )
-        checkpoint = gx.Checkpoint(
-            name="training-data",
-            validation_definitions=[context.validation_definitions.add(validation)],
-            result_format={
-                "result_format": "COMPLETE",
-                "unexpected_index_column_names": ["id"],
-            },
-        )
-        frame = pd.DataFrame(columns)
-        run = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": frame})
-    (found,) = run.run_results.values()
-    by_rule = {result.expectation_config.meta["rule"]: result for result in found.results}
-    return [by_rule[number] for number in range(len(rules))]
 
 
 def _result(rule: _Rule, found: Any) -> RuleResult:

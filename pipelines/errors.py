@@ -10,6 +10,7 @@
     │   ├── AddressCollision         two contents with one md5, which DVC could not tell apart
     │   ├── SmokeTestFailed          weights that load wrongly or answer with nonsense
     │   ├── NotVerified              weights without a passing verification
+    │   ├── NotJudged                a path or an option by which no verdict can be given
     │   ├── MalformedFile            a file that breaks the rules of its format
     │   ├── DatasetRefused           training data failed its checks
     │   ├── TemplateNotTrainable     a chat template that cannot show which text is the answer
@@ -17,6 +18,7 @@
     │   ├── AdapterForOtherBase      an adapter that was trained on other weights
     │   ├── AdapterWithoutBase       an adapter whose base nobody has named
     │   ├── UnusableEvidence         evaluation results that cannot carry a decision
+    │   ├── SuiteRefused             a table of questions that cannot become a suite
     │   ├── StageRefused             a stage of the release graph that said no
     │   ├── PromotionRefused         a release that its evidence does not support
     │   │   ├── NoCandidatePassed
@@ -25,6 +27,7 @@
     │   │   ├── VerdictForOtherDigest
     │   │   ├── VerdictStale
     │   │   ├── EvidenceTooOld
+    │   │   ├── ShadowInsufficient
     │   │   ├── WaiverExpired
     │   │   ├── BaselineMoved
     │   │   └── ApprovalsMissing
@@ -32,7 +35,16 @@
     │   └── BatchRefused             a batch job that must not go on
     │       ├── OutputOfAnotherJob   an output location that holds another job
     │       ├── OutputNotEmpty       an output location that holds something else
+    │       ├── CorpusUnreadable     a table whose rows cannot all be read
     │       ├── TooManyErrors        more error rows than the job's limit
+    │       ├── JobCancelled         a job that somebody cancelled
+    │       ├── LimitReached         a job that has spent what it may, or is known to
+    │       ├── ModelStillReleased   outputs of a revoked model with nothing better to rerun them
+    │       ├── DestinationRefused   a place where documents of this classification may not go
+    │       ├── EgressLogBroken      a log of what left that does not hold together
+    │       ├── ShadowImpossible     a job that a candidate cannot be compared on
+    │       ├── ExpectationsFailed   rows that are not what their expectations say
+    │       ├── NotRedacted          rows that policy wants redacted before they go where asked
     │       └── OutputDamaged        committed rows that are not what was planned or recorded
     ├── Misuse                       exit 2: the request cannot be understood
     │   ├── ConfigError              a file or a value that does not fit its schema
@@ -56,13 +68,17 @@
         ├── Busy                     another process holds what this one needs
         ├── ServerUnreachable        a Prefect server that does not answer
         ├── RestartedTooOften        a flow run that crashes every time
+        ├── NoVerdict                evidence outside a registry that cannot carry a decision
         ├── NothingEvaluated         a nightly evaluation in which all failed
         ├── RemoteFailed             a DVC remote that cannot be used
         │   ├── BucketMissing
         │   ├── KeysRefused
         │   └── RemoteUnreachable
         ├── StoreFailed              an output location that cannot be read or written
+        ├── SandboxUnavailable       a kernel that does not confine untrusted programs
         ├── JobNotFinished           a batch job that has no manifest yet
+        ├── EngineDied               an engine that ended with requests in it
+        ├── EngineKeepsDying         an engine that was started again often enough
         └── NoSpaceLeft              a disk that is full
 
 A class owns its message: the fact first, then the remedy. `exit_code` is the only mapping from
@@ -186,6 +202,20 @@ class NotVerified(Refused):
         )
 
 
+class NotJudged(Refused):
+    """What `weighbridge verify` was given cannot be judged, and what was not judged did not pass.
+
+    The message is that of the error behind it, which states the fact and the remedy.
+    """
+
+    def __init__(self, target: str, error: Exception) -> None:
+        fact = str(error)
+        if isinstance(error, OSError):
+            fact = f"{error.filename or target}: {error.strerror}. Make it readable for this user."
+        super().__init__(fact)
+        self.target, self.fact = target, fact
+
+
 class MalformedFile(Refused):
     """A file that breaks the rules of its format; `rule` is the id that a finding carries."""
 
@@ -268,6 +298,16 @@ class UnusableEvidence(Refused):
         super().__init__(f"{subject}: {fact}. {remedy}")
 
 
+class SuiteRefused(Refused):
+    """A table of questions that cannot become a suite; names the lines."""
+
+    def __init__(self, table: Path, facts: Sequence[str], listed: int = 10) -> None:
+        more = len(facts) - listed
+        said = "; ".join(facts[:listed]) + (f"; and {more} more" if more > 0 else "")
+        super().__init__(f"{table}: {said}. Correct the table, and make the suite again.")
+        self.facts = tuple(facts)
+
+
 class StageRefused(Refused):
     """A stage of the release graph that said no; carries the stage's own message."""
 
@@ -342,6 +382,16 @@ class EvidenceTooOld(PromotionRefused):
         )
 
 
+class ShadowInsufficient(PromotionRefused):
+    """A shadow run that the policy asks for and that is missing, about others, or not enough."""
+
+    def __init__(self, name: str, facts: Sequence[str]) -> None:
+        super().__init__(
+            f"{name}: {'; '.join(facts)}. Run `weighbridge batch shadow JOB --candidate {name} "
+            "--publish` on a finished job of the production release, or keep what is in production."
+        )
+
+
 class WaiverExpired(PromotionRefused):
     """A verification that rests on a waiver whose last day is over."""
 
@@ -409,6 +459,16 @@ class OutputNotEmpty(BatchRefused):
         )
 
 
+class CorpusUnreadable(BatchRefused):
+    """A table of documents whose rows cannot all be read: nobody knows how many would be lost."""
+
+    def __init__(self, name: str, fact: str) -> None:
+        super().__init__(
+            f"{name}: {fact}. Its rows cannot all be accounted for: mend the file, or move it out "
+            "of the corpus."
+        )
+
+
 class TooManyErrors(BatchRefused):
     """More error rows than the job's limit; what is done stays done."""
 
@@ -420,6 +480,91 @@ class TooManyErrors(BatchRefused):
             "what they name, or raise limits.max_error_rate and run the job again to accept them."
         )
         self.errors = dict(errors)
+
+
+class JobCancelled(BatchRefused):
+    """A job that somebody cancelled; what is done stays done."""
+
+    def __init__(self, location: str) -> None:
+        super().__init__(
+            f"{location}: this job was cancelled. What is done is kept; "
+            f"`weighbridge batch resume {location}` goes on with the rest."
+        )
+
+
+class LimitReached(BatchRefused):
+    """A job that has spent what it may, or is known to need more; what is done stays done."""
+
+    def __init__(self, job: str, limit: str, value: object, fact: str) -> None:
+        super().__init__(
+            f"{job}: {fact}, and limits.{limit} is {value}. What is done is kept: raise "
+            f"limits.{limit} in the job file and resume the job, or leave it as it is."
+        )
+        self.limit = limit
+
+
+class ModelStillReleased(BatchRefused):
+    """A revoked model that the release still names, so that a rerun would change nothing."""
+
+    def __init__(self, location: str, model: str, digest: str) -> None:
+        super().__init__(
+            f"{location}: {model} still is {digest}. Promote other weights to it first "
+            "(`weighbridge promote`), then rerun: nothing was changed."
+        )
+
+
+class DestinationRefused(BatchRefused):
+    """A place where documents of this classification may not go; nothing was sent."""
+
+    def __init__(
+        self, classification: str, place: str, destination: str | None, allowed: Sequence[str]
+    ) -> None:
+        known = f"which is {destination}" if destination else "which no destination covers"
+        super().__init__(
+            f"{place}, {known}: {classification} documents may go to "
+            f"{', '.join(allowed) or 'no destination'}. Name another output, or have who owns "
+            "policy/destinations.yaml allow it."
+        )
+
+
+class EgressLogBroken(BatchRefused):
+    """A log of what left this machine that somebody changed or cut."""
+
+    def __init__(self, path: Path, line: int, fact: str) -> None:
+        super().__init__(
+            f"{path}, line {line}: {fact}. The log proves nothing from this line on: restore it "
+            "from a copy, or move it away and say why in its place."
+        )
+
+
+class ShadowImpossible(BatchRefused):
+    """A production job that a candidate cannot be compared on."""
+
+    def __init__(self, what: str, fact: str) -> None:
+        super().__init__(
+            f"{what}: {fact}. Compare on a job whose documents are as they were and were answered."
+        )
+
+
+class ExpectationsFailed(BatchRefused):
+    """Rows of a finished job that are not what their expectations say; nothing was published."""
+
+    def __init__(self, location: str, reasons: Sequence[str]) -> None:
+        super().__init__(
+            f"{location}: {'; '.join(reasons)}. Nothing was published: mend the job and run it "
+            "under another output, or correct the expectations."
+        )
+
+
+class NotRedacted(BatchRefused):
+    """Rows that policy wants redacted on the way, and that were written without."""
+
+    def __init__(self, location: str, destination: str, rules: Sequence[str]) -> None:
+        super().__init__(
+            f"{location}: policy/destinations.yaml wants {', '.join(rules)} redacted in what goes "
+            f"to {destination}, and these rows were written without. Run the job with an output "
+            f"in {destination}, then publish that."
+        )
 
 
 class OutputDamaged(BatchRefused):
@@ -493,18 +638,19 @@ class NameTaken(Misuse):
 class EmptyCorpus(Misuse):
     """A corpus without a document in it."""
 
-    def __init__(self, path: Path, ignored: Mapping[str, int]) -> None:
+    def __init__(self, path: Path | str, ignored: Mapping[str, int]) -> None:
         listed = ", ".join(f"{count} {suffix}" for suffix, count in sorted(ignored.items()))
         super().__init__(
             f"{path}: no document in it (passed over: {listed or 'nothing'}). Documents are "
-            ".txt, .md and .html files, or the lines of a .jsonl file with corpus.kind jsonl."
+            ".txt, .md, .html, .pdf and .docx files, or the rows of tables: name their kind with "
+            "corpus.kind (jsonl, csv, parquet, openai)."
         )
 
 
 class DuplicateIds(Misuse):
     """Documents that share an id, so that their rows could not be told apart."""
 
-    def __init__(self, path: Path, ids: Sequence[str]) -> None:
+    def __init__(self, path: Path | str, ids: Sequence[str]) -> None:
         super().__init__(
             f"{path}: several documents have the id {', '.join(map(repr, ids))}. Give each its "
             "own, or name another column with corpus.id_column."
@@ -629,6 +775,13 @@ class RestartedTooOften(Failed):
         )
 
 
+class NoVerdict(Failed):
+    """Folders of results that cannot carry a decision: neither a pass nor a block."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"no verdict: {why}")
+
+
 class NothingEvaluated(Failed):
     """A nightly evaluation in which every stage that was due failed."""
 
@@ -693,6 +846,42 @@ class JobNotFinished(Failed):
 
     def __init__(self, location: str, fact: str) -> None:
         super().__init__(f"{location}: {fact}. Run the job (again) until it has a manifest.")
+
+
+class SandboxUnavailable(Failed):
+    """A kernel, or a container around us, that does not let programs be confined."""
+
+    def __init__(self, fact: str) -> None:
+        super().__init__(
+            f"programs that a model wrote cannot be confined on this machine: {fact}. Nothing was "
+            "run. Allow unprivileged user namespaces and seccomp (Linux 5.12 or later; sysctl "
+            "user.max_user_namespaces > 0; on Ubuntu kernel.apparmor_restrict_unprivileged_userns"
+            "=0; in a container a seccomp profile that admits unshare and mount), or evaluate "
+            "suites with `scorer: humaneval` on a machine that does."
+        )
+        self.fact = fact
+
+
+class EngineDied(Failed):
+    """An engine that ended with requests in it; the run starts another and finds out why."""
+
+    def __init__(self, engine: str, requests: int, how: str) -> None:
+        super().__init__(
+            f"{engine}: ended with {requests} requests in it: {how}\nRun the job again; with "
+            "engine.restarts above 0 the document that ends it becomes an error row."
+        )
+
+
+class EngineKeepsDying(Failed):
+    """An engine that was started again as often as the job allows."""
+
+    def __init__(self, job: str, restarts: int, rows: Sequence[int], how: str) -> None:
+        found = f"rows {', '.join(map(str, rows))}" if rows else "no row"
+        super().__init__(
+            f"{job}: the engine died {restarts + 1} times, and {found} could be made out as the "
+            f"cause. The last time: {how}\nWhat is answered is kept. Give the engine more memory, "
+            "or raise engine.restarts, and run the job again."
+        )
 
 
 class NoSpaceLeft(Failed):

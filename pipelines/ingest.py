@@ -15,6 +15,7 @@ from pipelines.canonical import (
     write_bytes,
     write_record,
 )
+from pipelines.depickle import PICKLED, CannotDepickle, depickle
 from pipelines.digest import FileEntry, build_manifest, weight_digest
 from pipelines.errors import NoSpaceLeft, SmokeTestFailed, UnusableSource, is_disk_full
 from pipelines.file_lock import exclusive
@@ -31,7 +32,9 @@ from pipelines.sources.dispatch import Fetched, fetch
 from pipelines.sources.intake import Wanted, scratch
 from pipelines.store.objects import ObjectStore
 from pipelines.verification.findings import listed
+from pipelines.verification.policy import PickleScanner
 
+_SAFE_SOURCE = "Take a revision in safetensors or GGUF, or a source whose files the scanners pass."
 _AS_IT_IS = (
     "Ingest it as it is (convert: as-is), or take a source with one GGUF file that transformers "
     "reads."
@@ -46,6 +49,7 @@ class IngestConfig(Frozen):
     code_digest: str
     home: Path
     smoke_limit_bytes: int = 8 * 1024**3
+    pickle_scanners: tuple[PickleScanner, ...] | None = None  # None: the policy refuses pickles
 
 
 def ingest(config: IngestConfig, weights_out: Path, origin_out: Path) -> ManifestRecord:
@@ -61,6 +65,7 @@ def ingest(config: IngestConfig, weights_out: Path, origin_out: Path) -> Manifes
     source, MalformedFile and SmokeTestFailed for the weights, AdapterWithoutBase or
     AdapterForOtherBase for an adapter, and NoSpaceLeft.
     """
+    _check_pickles(config)
     origin_out.mkdir()
     with no_space_named(weights_out.parent):
         with _place(config, weights_out) as model:
@@ -91,7 +96,12 @@ def ingest(config: IngestConfig, weights_out: Path, origin_out: Path) -> Manifes
 
 def _wanted(entry: ModelEntry) -> Wanted:
     reference = parse_reference(entry.reference)
-    return Wanted(reference=reference, include=entry.include, exclude=entry.exclude)
+    return Wanted(
+        reference=reference,
+        include=entry.include,
+        exclude=entry.exclude,
+        pickled=entry.convert == "depickle",
+    )
 
 
 @contextmanager
@@ -113,7 +123,7 @@ def _place(config: IngestConfig, weights_out: Path) -> Iterator[Path]:
     """
     key = sha256_bytes(f"{config.name} {config.entry.model_dump_json()}".encode())
     with exclusive(config.home / "downloads" / "locks" / f"{key}.lock", f"ingest of {config.name}"):
-        if config.entry.convert == "dequantise":
+        if config.entry.convert != "as-is":
             with scratch(config.home / "downloads" / "scratch" / key) as folder:
                 yield folder
         else:
@@ -141,6 +151,8 @@ def _load(
     base: Ancestor | None,
 ) -> Done:
     """Convert and try in a child process; none is started when there is nothing to load."""
+    if config.entry.convert == "depickle":
+        return _depickle(config, model, weights_out)
     if base is not None:
         return Done(smoke=not_run(f"an adapter; its base is {base.name}"))
     work = _work(config, model, weights_out, ggufs)
@@ -152,6 +164,27 @@ def _load(
     return load_and_try(
         work.model_copy(update={"try_gguf": planned.gguf, "adds_bos": planned.adds_bos})
     )
+
+
+def _depickle(config: IngestConfig, model: Path, weights_out: Path) -> Done:
+    """Convert pickles, as the policy admits it, and try what came of them."""
+    try:
+        conversion = depickle(model, weights_out, config.pickle_scanners or ())
+    except CannotDepickle as error:
+        raise UnusableSource(config.entry.reference, str(error), _SAFE_SOURCE) from error
+    planned = plan(weights_out, {}, config.smoke_limit_bytes)
+    smoke = not_run(planned.reason)
+    if not planned.reason:
+        smoke = load_and_try(_work(config, model, weights_out, {})).smoke
+    return Done(conversion=conversion, smoke=smoke)
+
+
+def _check_pickles(config: IngestConfig) -> None:
+    """Refuse before a byte is fetched."""
+    if config.entry.convert == "depickle" and config.pickle_scanners is None:
+        fact = "models.yaml has it converted from pickles, and the policy refuses them"
+        remedy = "Take a revision in safetensors, or set `pickle: depickle` in the policy."
+        raise UnusableSource(config.entry.reference, fact, remedy)
 
 
 def _work(
@@ -181,9 +214,14 @@ def _record(
     derivation: Derivation | None = None
     pedigree: tuple[Ancestor, ...] = ()
     if done.conversion is not None:
-        sources = tuple(entry for entry in fetched.files if entry.path in ggufs)
+        pickled = config.entry.convert == "depickle"
+        sources = tuple(
+            entry
+            for entry in fetched.files
+            if entry.path in ggufs or (pickled and PICKLED.fullmatch(entry.path))
+        )
         derivation = Derivation(
-            method="dequantise-gguf",
+            method="depickle" if pickled else "dequantise-gguf",
             source_files=sources,
             settings=done.conversion.settings,
             tools=done.conversion.tools,
@@ -192,7 +230,7 @@ def _record(
             Ancestor(
                 name=sources[0].path,
                 weight_digest=weight_digest(sources),
-                relation="dequantised-from",
+                relation="depickled-from" if pickled else "dequantised-from",
                 licences=licences,
             ),
         )

@@ -82,6 +82,12 @@ def _made(derivation: Derivation | None, facts: CardFacts) -> str:
             "each file was checked against the digest that the reference pins."
         )
     source = ", ".join(_code(entry.path) for entry in derivation.source_files)
+    if derivation.method == "depickle":
+        return (
+            f"## How these bytes were made\n\nThey were converted from PyTorch pickles: {source}. "
+            f"{derivation.settings.get('scanners')} found nothing in them; a confined process read "
+            "the tensors and nothing else, and wrote them as safetensors, number for number."
+        )
     types = _histogram(facts.gguf[derivation.source_files[0].path].tensors)
     tools = ", ".join(f"{tool} {version}" for tool, version in derivation.tools.items())
     said = derivation.settings

@@ -55,7 +55,7 @@ class ModelEntry(Frozen):
     reference: str
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    convert: Literal["as-is", "dequantise"] = "as-is"
+    convert: Literal["as-is", "dequantise", "depickle"] = "as-is"
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     base: Base | None = None
 

@@ -74,11 +74,11 @@ def describe(done: float, total: float, unit: str, pace: Pace) -> str:
         text += f", {rate:.3g} {unit}/s"
     left = pace.left_s(total)
     if left is not None and done < total:
-        text += f", {_duration(left)} left"
+        text += f", {duration(left)} left"
     return text
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -35,14 +35,16 @@ class Ancestor(Frozen):
 
     name: str
     weight_digest: str
-    relation: Literal["dequantised-from", "adapter-of", "merged-from", "quantised-from"]
+    relation: Literal[
+        "dequantised-from", "depickled-from", "adapter-of", "merged-from", "quantised-from"
+    ]
     licences: tuple[LicenceClaim, ...] = ()
 
 
 class Derivation(Frozen):
     """How these bytes were made from other bytes, when they are not the publisher's own."""
 
-    method: str = Field(description="e.g. 'dequantise-gguf', 'lora-merge'")
+    method: str = Field(description="e.g. 'dequantise-gguf', 'depickle', 'lora-merge'")
     source_files: tuple[FileEntry, ...]
     settings: dict[str, str | int | float | bool] = {}
     tools: dict[str, str] = Field(default={}, description="package name to version")
@@ -143,6 +145,7 @@ class TaskResult(Frozen):
     items: int
     value: float
     stderr: float | None = Field(description="None where lm-eval gives none")
+    weight: float = Field(default=1.0, description="in the report's mean over tasks, nowhere else")
     task_sha256: str = Field(description="of the task's configuration")
     data_sha256: str = Field(description="of the task's data file")
 
@@ -161,6 +164,9 @@ class EvaluationRecord(Frozen):
     template_sha256: str
     tasks: tuple[TaskResult, ...]
     items_sha256: str = Field(description="of items.parquet")
+    versions: dict[str, str] = Field(
+        default={}, description="distribution to version of what scored"
+    )
 
 
 class TrainingRecord(Frozen):
@@ -203,9 +209,52 @@ class TaskVerdict(Frozen):
     smallest_margin: float | None = Field(
         default=None, description="the smallest margin these items could have shown"
     )
+    detectable_margin: float | None = Field(
+        default=None, description="the margin at which an equal candidate passes in 80 % of cases"
+    )
+    detectable_effect: float | None = Field(
+        default=None, description="the true gain that would be shown in 80 % of cases"
+    )
+    clusters: int | None = Field(default=None, description="None where items are independent")
+    effective_items: float | None = Field(
+        default=None, description="how many independent items carry as much"
+    )
+    method: str = ""
     mcnemar_p: float | None = None
     superiority: Literal["not asked", "shown", "not shown"] = "not asked"
     reason: str
+
+
+class SliceVerdict(Frozen):
+    """The gate's look at the items of one task that share a value, e.g. one language."""
+
+    task: str = Field(description="'suite/task'")
+    key: str
+    value: str
+    outcome: Outcome
+    items: int
+    candidate: float
+    baseline: float
+    difference: float
+    interval: tuple[float, float] = Field(description="two-sided, of the difference")
+    margin: float | None = None
+    smallest_margin: float
+    harm_p: float = Field(description="of 'worse than the baseline', Holm-adjusted over all slices")
+    reason: str
+
+
+class ShadowRequirement(Frozen):
+    """What a shadow run beside the production release must have shown."""
+
+    min_rows: int = Field(default=100, ge=1, description="rows that both models were asked")
+    min_agreement: float | None = Field(
+        default=None, ge=0, le=1, description="reached by the lower end of the 95 % interval"
+    )
+    min_schema_validity: float | None = Field(default=None, ge=0, le=1)
+    max_refusal_rate: float | None = Field(default=None, ge=0, le=1)
+    max_length_ratio: float | None = Field(
+        default=None, gt=1, description="of mean answer lengths, candidate over production, or back"
+    )
 
 
 class Requirements(Frozen):
@@ -213,6 +262,10 @@ class Requirements(Frozen):
 
     max_evidence_age_days: float | None = None
     approvals: int = 0
+    cost_measured_on: date | None = Field(
+        default=None, description="day of the measurement that a required cost rests on"
+    )
+    shadow: ShadowRequirement | None = None
 
 
 class Verdict(Frozen):
@@ -226,6 +279,7 @@ class Verdict(Frozen):
     outcome: Outcome
     reasons: tuple[str, ...]
     tasks: tuple[TaskVerdict, ...]
+    slices: tuple[SliceVerdict, ...] = ()
     policy: str
     policy_sha256: str
     code_digest: str

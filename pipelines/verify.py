@@ -30,6 +30,7 @@ from pipelines.verification import (
     architecture,
     authenticity,
     filesystem,
+    generation,
     gguf_model,
     hooks,
     index,
@@ -66,6 +67,7 @@ CHECKS = (
     adapter.check,
     gguf_model.check,
     repository.check,
+    generation.check,
     hooks.check,
     tokenizer.check,
 )
@@ -101,6 +103,7 @@ def verify(config: VerifyConfig, weights: Path, origin: Path, out: Path) -> Veri
         *_check_manifest(contents, manifest, config.name),
         *authenticity.check(origin, manifest, weights, config.policy),
         *_check_training(contents, training),
+        *_check_derivation(manifest, config.policy),
     ]
     texts = _licence_texts(origin / "licences")
     licence, found = decide_licence(
@@ -224,6 +227,26 @@ def _check_training(contents: Contents, training: TrainingRecord | None) -> Iter
     if training.template_sha256 != templates.chosen_sha256(contents):
         fact = f"it was trained with the chat template {training.template_sha256 or 'none'}"
         yield refusal("training.template", "", fact, "Ship the template it was trained with.")
+
+
+def _check_derivation(manifest: ManifestRecord, policy: VerificationPolicy) -> Iterable[Finding]:
+    """Weights that ingest converted from pickles come in only where the policy admits that."""
+    made = manifest.derivation
+    if made is None or made.method != "depickle":
+        return
+    files = ", ".join(entry.path for entry in made.source_files[:5])
+    scanners = made.settings.get("scanners") or "nobody"
+    if policy.pickle != "depickle":
+        fact = f"its weights were converted from pickles ({files}), and the policy refuses them"
+        remedy = "Take a revision in safetensors, or set `pickle: depickle` in the policy."
+        yield refusal("pickle.converted", "", fact, remedy)
+    elif any(scanner not in str(scanners) for scanner in policy.pickle_scanners):
+        fact = f"its pickles ({files}) were judged by {scanners}, the policy asks for "
+        remedy = "Ingest it again under this policy, with a new name."
+        yield refusal("pickle.judge", "", fact + ", ".join(policy.pickle_scanners), remedy)
+    else:
+        fact = f"converted from pickles ({files}) that {scanners} passed; nothing loaded them"
+        yield info("pickle.converted", "", fact)
 
 
 def _licence_names(folder: Path) -> list[str]:

@@ -120,6 +120,38 @@ def running_s3_server(folder: Path) -> Iterator[S3Server]:
         process.wait()
 
 
+class KillableS3Server:
+    """A server of one's own that can be killed and come back on the same port with its data."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        with running_s3_server(folder) as server:  # its first start makes keys and volumes
+            self.server = server
+        self._port = int(server.endpoint.rpartition(":")[2])
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it again and wait until it answers."""
+        self._process = subprocess.Popen(
+            _command(self._folder / "data", self._folder / "s3.json", self._port),
+            stdout=(self._folder / "weed.log").open("ab"),
+            stderr=subprocess.STDOUT,
+            cwd=self._folder,
+            preexec_fn=die_with_parent,
+        )
+        address = f"http://127.0.0.1:{self._port}/healthz"
+        assert _is_ready(self._process, address, lambda body: True)
+        address = f"http://127.0.0.1:{self._port + 1}/dir/status"
+        assert _is_ready(self._process, address, lambda body: b'"Volumes"' in body)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
 def _start(folder: Path, config: Path) -> tuple[subprocess.Popen[bytes], int]:
     for _ in range(_START_ATTEMPTS):
         port = _free_ports(4)
@@ -188,10 +220,15 @@ def _is_ready(
 
 
 class S3Faults:
-    """A proxy before a server: answers 500 as long as `failing` is above zero, counting down."""
+    """A proxy before a server: answers 500 as long as `failing` is above zero, counting down.
+
+    So many answers to PUT are `lost`: the server did as asked, and the connection is cut. So many
+    are `stalled`: nothing is passed on, and the connection stays open without a word.
+    """
 
     def __init__(self, server: S3Server) -> None:
-        self.failing = 0
+        self.failing = self.lost = self.stalled = 0
+        self.released = threading.Event()
         self.failed = 0
         self._upstream = urlsplit(server.endpoint).netloc
         self._lock = threading.Lock()
@@ -208,6 +245,7 @@ class S3Faults:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.released.set()
         self._http.shutdown()
         self._http.server_close()
 
@@ -218,6 +256,14 @@ class S3Faults:
             self.failing -= failing
             self.failed += failing
         return failing
+
+    def spoils(self, way: str, method: str) -> bool:
+        """Whether this answer to a PUT is to be lost or stalled."""
+        with self._lock:
+            spoil = method == "PUT" and getattr(self, way) > 0
+            setattr(self, way, getattr(self, way) - spoil)
+            self.failed += spoil
+        return spoil
 
     def forward(
         self, request: BaseHTTPRequestHandler, body: bytes
@@ -240,6 +286,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        if self.through.spoils("stalled", self.command):
+            self.through.released.wait(60)
+            self.close_connection = True
+            return
+        if self.through.spoils("lost", self.command):
+            self.through.forward(self, body)
+            self.close_connection = True
+            return
         if self.through.fails_now():
             status, headers, data = 500, [], b"<Error><Code>InternalError</Code></Error>"
         else:

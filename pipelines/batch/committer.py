@@ -6,6 +6,7 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from pipelines.batch.output_schema import OutputSchema
+from pipelines.batch.redaction import Redactor
 from pipelines.batch.shard import OpenShard
 
 _WAITING = 2  # shards kept in memory for a slow store before the engine has to wait
@@ -14,15 +15,15 @@ _WAITING = 2  # shards kept in memory for a slow store before the engine has to 
 class Committer:
     """One thread, so that commits keep their order; its errors come up in the worker."""
 
-    def __init__(self, schema: OutputSchema) -> None:
-        self._schema = schema
+    def __init__(self, schema: OutputSchema, hide: Redactor) -> None:
+        self._schema, self._hide = schema, hide
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="commit")
         self._commits: deque[Future[bool]] = deque()
         self.won = self.lost = 0
 
     def commit(self, shard: OpenShard) -> None:
         """Commit a complete shard soon; waits while too many are under way."""
-        self._commits.append(self._thread.submit(shard.commit, self._schema))
+        self._commits.append(self._thread.submit(shard.commit, self._schema, self._hide))
         while len(self._commits) > _WAITING:
             self._take()
 

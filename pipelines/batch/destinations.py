@@ -14,12 +14,14 @@ from typing import Annotated, NamedTuple, Self, get_args
 from pydantic import Field, model_validator
 
 from pipelines.batch.job import BatchJob, Classification, is_s3
+from pipelines.batch.layout import local_state
 from pipelines.batch.redaction import BUILT_IN_RULES
 from pipelines.canonical import Frozen, canonical_json, sha256_bytes
 from pipelines.errors import DestinationRefused
 from pipelines.models_file import load_yaml, parse_config
 
 ENGINE, FOLDER = "engine", "folder"
+LOG = "egress.jsonl"
 POLICY_FILE = "policy/destinations.yaml"
 DEFAULT_POLICY = Path(__file__).with_name("default_destinations.yaml")
 
@@ -128,6 +130,13 @@ class DestinationPolicy(Frozen):
                 }
             )
         )
+
+
+class EgressRules(Frozen):
+    """The policy that a job runs under, and where what leaves is logged."""
+
+    policy: DestinationPolicy = Field(default_factory=lambda: default_destinations())
+    log: Path = Field(default_factory=lambda: local_state() / LOG)
 
 
 class Decision(NamedTuple):

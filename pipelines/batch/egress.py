@@ -17,31 +17,17 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from pipelines.batch.destinations import (
-    Decision,
-    DestinationPolicy,
-    decide,
-    default_destinations,
-    output_place,
-)
+from pipelines.batch.destinations import Decision, EgressRules, decide, output_place
 from pipelines.batch.job import BatchJob
-from pipelines.batch.layout import SHARDS, local_state
+from pipelines.batch.layout import CANCEL, WORKERS
 from pipelines.batch.redaction import Redactor
-from pipelines.batch.rows import Row
 from pipelines.batch.store import OutputStore, open_store
 from pipelines.canonical import Frozen, canonical_json, sha256_bytes
 from pipelines.errors import EgressLogBroken, NoSpaceLeft, is_disk_full
 from pipelines.file_lock import exclusive
 
-LOG = "egress.jsonl"
+_OF_THE_JOB = (WORKERS, CANCEL)  # objects that say how the job runs, and nothing of documents
 _FIRST = "0" * 64  # what the first line names as the line before it
-
-
-class EgressRules(Frozen):
-    """The policy that a job runs under, and where what leaves is logged."""
-
-    policy: DestinationPolicy = Field(default_factory=default_destinations)
-    log: Path = Field(default_factory=lambda: local_state() / LOG)
 
 
 class Sent(Frozen):
@@ -111,12 +97,17 @@ class LoggedStore:
     def names(self, prefix: str = "") -> Iterator[str]:
         return self._store.names(prefix)
 
+    def delete(self, name: str) -> None:
+        self._store.delete(name)
+
     def tidy(self) -> None:
         self._store.tidy()
 
     def _leave(self, name: str, data: bytes) -> None:
         """Check at the moment of sending: the environment may name another endpoint by now."""
         decision = decide(self._rules.policy, self._job)
+        if name.startswith(_OF_THE_JOB):
+            return
         append(self._rules.log, self._line(decision, name, data))
 
     def _line(self, decision: Decision, name: str, data: bytes) -> dict[str, Any]:
@@ -137,15 +128,10 @@ class LoggedStore:
         }
 
 
-def commit_redacted(
-    store: OutputStore, name: str, rows: Iterator[Row], hide: Redactor
-) -> tuple[list[Row], Counter[str]]:
-    """Rows as they may leave, and what was replaced; a logged store is told."""
-    counts: Counter[str] = Counter()
-    hidden = [hide.row(row, counts) for row in rows]
-    if isinstance(store, LoggedStore) and name.startswith(SHARDS):
-        store.note(name, counts)
-    return hidden, counts
+def note_redacted(store: OutputStore, name: str, redacted: Counter[str]) -> None:
+    """Tell a store that logs how much was redacted in an object that is about to be created."""
+    if isinstance(store, LoggedStore):
+        store.note(name, redacted)
 
 
 def append(log: Path, line: dict[str, Any]) -> None:

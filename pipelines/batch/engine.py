@@ -1,4 +1,4 @@
-"""What a worker asks of an engine. vLLM is the one that runs; tests have a scripted one."""
+"""What a worker asks of an engine: vLLM for most models, transformers for the others."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipelines.batch.job import EngineSettings, Sampling
+from pipelines.batch.records import AdapterOnDisk
+from pipelines.batch.settings import EngineSettings, Sampling, Task
 from pipelines.canonical import Frozen
+
+SEEDS_A_ROW = 16  # more than the attempts that a row may have
 
 
 class EngineConfig(Frozen):
@@ -19,6 +22,9 @@ class EngineConfig(Frozen):
     output_schema: dict[str, Any] | None
     max_model_len: int
     settings: EngineSettings
+    task: Task = "generate"
+    own_schemas: bool = False  # rows may bring schemas of their own
+    adapter: AdapterOnDisk | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,8 @@ class Request:
     row: int
     attempt: int  # from 1
     prompt_token_ids: list[int]
+    sampling: Sampling | None = None  # this row's own, with `output_schema`, instead of the job's
+    output_schema: dict[str, Any] | None = None
 
     @property
     def key(self) -> str:
@@ -44,6 +52,7 @@ class Completion:
     finish_reason: str  # 'stop', 'length'; anything else means that the engine gave it up
     completion_tokens: int
     cached_tokens: int
+    vector: bytes | None = None  # instead of text: little-endian float32
 
 
 class RequestRefused(Exception):
@@ -57,6 +66,10 @@ class Engine(Protocol):
     def name(self) -> str:
         """Engine and version, as every row that it answers records them."""
 
+    @property
+    def max_num_seqs(self) -> int:
+        """How many requests it runs at once; what is in flight beyond that waits in its queue."""
+
     def add(self, request: Request) -> None:
         """Queue a request; raises RequestRefused when it can never run."""
 
@@ -68,3 +81,15 @@ class Engine(Protocol):
 
 
 MakeEngine = Callable[[EngineConfig], Engine]
+
+
+def temperature(sampling: Sampling, attempt: int) -> float:
+    """Of the first attempt as asked for; a further one must not repeat it."""
+    if attempt == 1:
+        return sampling.temperature
+    return max(sampling.temperature, sampling.retry_temperature)
+
+
+def seed(sampling: Sampling, request: Request) -> int:
+    """A seed of its own for each attempt at each row, whatever runs beside it."""
+    return (sampling.seed + request.row * SEEDS_A_ROW + request.attempt) % 2**31

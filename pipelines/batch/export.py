@@ -1,46 +1,104 @@
-"""Export: the rows of a finished job as JSON lines, held against its manifest on the way."""
+"""Export: the rows of a finished job as JSON lines, CSV or OpenAI batch results.
+
+The rows are held against the manifest on the way.
+"""
 
 from __future__ import annotations
 
+import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TextIO
 
 import pyarrow.parquet as pq
 
 from pipelines.batch.layout import MANIFEST
 from pipelines.batch.manifest import load_manifest
+from pipelines.batch.openai_results import OpenAiResults
 from pipelines.batch.records import BatchManifest
 from pipelines.batch.store import OutputStore, open_store
 from pipelines.canonical import atomic_path, sha256_bytes
 from pipelines.errors import JobNotFinished, OutputDamaged
 
+Format = Literal["jsonl", "csv", "openai"]
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would act on (OWASP)
 
-def export_jsonl(output: str, target: Path) -> int:
-    """Write one JSON object per row to `target`, in job order; the number of rows.
 
-    `output` is parsed (null where there is none), and the typed columns are left out as they say
-    the same. Raises JobNotFinished without a manifest, and OutputDamaged when a shard is missing
-    or is not the bytes that the manifest names; `target` is then not written.
+def export(output: str, target: Path, form: Format | None = None) -> int:
+    """Write the rows of a finished job to `target`, in job order; the number of rows.
+
+    Without a format the suffix of `target` tells it. Raises JobNotFinished without a manifest, and
+    OutputDamaged when a shard is missing or is not the bytes that the manifest names; `target` is
+    then not written.
     """
     store = open_store(output)
     manifest = load_manifest(store)
     if manifest is None:
         raise JobNotFinished(output, f"there is no {MANIFEST}: the job is not done")
-    count = 0
-    with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for row in finished_rows(store, manifest):
-            file.write(json.dumps(_plain(row), ensure_ascii=False) + "\n")
-            count += 1
-    return count
+    write = _writers(store, manifest)[form or ("csv" if target.suffix == ".csv" else "jsonl")]
+    with (
+        atomic_path(target) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        return write(finished_rows(store, manifest), file)
+
+
+def export_jsonl(output: str, target: Path) -> int:
+    """`export` as JSON lines.
+
+    `output` is parsed (null where there is none), and the typed columns are left out as they say
+    the same.
+    """
+    return export(output, target, "jsonl")
 
 
 def finished_rows(store: OutputStore, manifest: BatchManifest) -> Iterator[dict[str, Any]]:
     """Every row of a finished job in order, each shard checked before it is read."""
     for index in range(len(manifest.shards)):
         yield from _checked(store, manifest, index)
+
+
+def _writers(
+    store: OutputStore, manifest: BatchManifest
+) -> Mapping[Format, Callable[[Iterable[dict[str, Any]], TextIO], int]]:
+    def openai(rows: Iterable[dict[str, Any]], file: TextIO) -> int:
+        results = OpenAiResults(store, manifest)
+        return _write_lines((results.line(row) for row in rows), file)
+
+    def jsonl(rows: Iterable[dict[str, Any]], file: TextIO) -> int:
+        return _write_lines(map(_plain, rows), file)
+
+    return {"jsonl": jsonl, "csv": _write_csv, "openai": openai}
+
+
+def _write_lines(values: Iterable[dict[str, Any]], file: TextIO) -> int:
+    count = 0
+    for value in values:
+        file.write(json.dumps(value, ensure_ascii=False) + "\n")
+        count += 1
+    return count
+
+
+def _write_csv(rows: Iterable[dict[str, Any]], file: TextIO) -> int:
+    """RFC 4180; text that a spreadsheet would take for a formula begins with an apostrophe."""
+    writer = csv.writer(file)
+    count = 0
+    for row in rows:
+        if not count:
+            writer.writerow(_cell(name) for name in row)
+        writer.writerow(map(_cell, row.values()))
+        count += 1
+    return count
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, list):
+        return json.dumps(value)
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return f"'{value}"
+    return value
 
 
 def _checked(store: OutputStore, manifest: BatchManifest, index: int) -> list[dict[str, Any]]:

@@ -2,54 +2,32 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from pipelines.batch.corpus_settings import Corpus as Corpus
+from pipelines.batch.corpus_settings import Kind as Kind
+from pipelines.batch.settings import EngineSettings, Sampling, Task
 from pipelines.canonical import Frozen
 from pipelines.models_file import load_yaml, parse_config
 
 Classification = Literal["public", "internal", "confidential", "restricted"]
 
 
-class Corpus(Frozen):
-    """Where the documents are and what counts as one."""
-
-    path: Path = Field(
-        title="Path",
-        description="A folder of .txt, .md and .html files, or one .jsonl file.",
-        examples=["/data/contracts", "/data/tickets.jsonl"],
-    )
-    kind: Literal["folder", "jsonl"] = Field(
-        default="folder",
-        title="Kind",
-        description="folder: each file is a document. jsonl: each line is one.",
-    )
-    id_column: str = Field(
-        default="id", title="Id column", description="jsonl: the key that names a document."
-    )
-    text_column: str = Field(
-        default="text", title="Text column", description="jsonl: the key that holds the text."
-    )
-    max_document_bytes: int = Field(
-        default=5_000_000,
-        ge=1,
-        title="Largest document",
-        description="Size in bytes above which a document becomes an error row, unread.",
-    )
-
-
 class Prompt(Frozen):
     """What is asked of each chunk of each document."""
 
     template: str = Field(
-        min_length=1,
+        default="",
         title="Prompt",
         description=(
             "A Jinja template. {{ text }} is the text of the chunk, {{ id }} the document's id, "
-            "{{ chunk }} and {{ chunks }} its number (from 0) and how many there are; with jsonl "
-            "every other column goes by its own name."
+            "{{ chunk }} and {{ chunks }} its number (from 0) and how many there are; with tables "
+            "every other column goes by its own name. Empty for chats, which are sent as they are."
         ),
         examples=["Which licence family is this?\n\n{{ text }}"],
     )
@@ -61,40 +39,15 @@ class Prompt(Frozen):
     )
 
 
-class Sampling(Frozen):
-    """How the model writes, and how often a row may be tried."""
-
-    max_tokens: int = Field(
-        default=256, ge=1, title="Longest answer", description="In tokens of the model."
-    )
-    temperature: float = Field(
-        default=0.0, ge=0, le=2, title="Temperature", description="0 takes the likeliest token."
-    )
-    top_p: float = Field(default=1.0, gt=0, le=1, title="Top p")
-    seed: int = Field(
-        default=0, ge=0, lt=2**31, title="Seed", description="Matters above temperature 0."
-    )
-    attempts: int = Field(
-        default=2,
-        ge=1,
-        le=10,
-        title="Attempts",
-        description="With a schema: how often an answer that does not fit it may be asked for.",
-    )
-    retry_temperature: float = Field(
-        default=0.7,
-        ge=0,
-        le=2,
-        title="Temperature of further attempts",
-        description="A greedy second attempt would repeat the first.",
-    )
-
-
 class Chunking(Frozen):
     """How a document that is longer than one prompt is divided."""
 
-    tokens: int = Field(
-        ge=16, title="Chunk length", description="In tokens of the model.", examples=[512]
+    tokens: int | None = Field(
+        default=None,
+        ge=16,
+        title="Chunk length",
+        description="In tokens of the model. Empty: as many as fit, for documents that do not fit.",
+        examples=[512],
     )
     overlap_tokens: int = Field(
         default=0, ge=0, title="Overlap", description="Tokens that two neighbours share."
@@ -108,32 +61,13 @@ class Chunking(Frozen):
 
     @model_validator(mode="after")
     def _chunks_advance(self) -> Self:
-        if self.overlap_tokens >= self.tokens:
+        if self.tokens is not None and self.overlap_tokens >= self.tokens:
             raise ValueError("overlap_tokens must be smaller than tokens")
         return self
 
 
-class EngineSettings(Frozen):
-    """How the engine runs; nothing here but the context length changes what is asked."""
-
-    max_in_flight: int = Field(
-        default=512,
-        ge=1,
-        title="Requests in flight",
-        description="More than the engine runs at once (256 on a CPU), so that it never waits.",
-    )
-    max_model_len: int | None = Field(
-        default=None,
-        ge=32,
-        title="Context length",
-        description="Prompt and answer together, in tokens. Empty: the model's own.",
-    )
-    kv_cache_gib: int = Field(
-        default=1, ge=1, title="KV cache on a CPU", description="In GiB of main memory."
-    )
-    cpu_threads: int = Field(
-        default=1, ge=1, title="Threads on a CPU", description="For the engine's arithmetic."
-    )
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(s|min|h|d)")
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
 
 
 class Limits(Frozen):
@@ -146,6 +80,42 @@ class Limits(Frozen):
         title="Highest share of error rows",
         description="A job with more is not finished; raise it and run again to accept them.",
     )
+    max_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        title="Most tokens",
+        description="Read and written, all attempts and earlier runs included.",
+        examples=[50_000_000],
+    )
+    max_usd: float | None = Field(
+        default=None,
+        gt=0,
+        title="Most US dollars",
+        description="Time of all workers so far, times the price of an hour.",
+        examples=[25.0],
+    )
+    usd_per_hour: float | None = Field(
+        default=None,
+        gt=0,
+        title="Price of an hour",
+        description="Of one worker, in US dollars. Empty: WEIGHBRIDGE_USD_PER_HOUR.",
+        examples=[2.5],
+    )
+    deadline: str | None = Field(
+        default=None,
+        title="Deadline",
+        description="An instant with its zone, or a time counted from the job's first run: 8h.",
+        examples=["2026-12-01T06:00:00+01:00", "90min", "8h", "2d"],
+    )
+
+    @field_validator("deadline", mode="before")
+    @classmethod
+    def _deadline_is_told(cls, value: object) -> object:
+        if isinstance(value, datetime):  # YAML reads an instant without quotes as one
+            value = value.isoformat()
+        if isinstance(value, str):
+            deadline_after(value, datetime.now(UTC))
+        return value
 
 
 class BatchJob(Frozen):
@@ -161,6 +131,20 @@ class BatchJob(Frozen):
         min_length=1,
         title="Model",
         description="A release and its stage.",
+        examples=["licence-triage@production"],
+    )
+    task: Task = Field(
+        default="generate",
+        title="Task",
+        description=(
+            "generate: the model writes an answer. embed: a vector of each prompt. classify: the "
+            "labels of a classification head, with scores."
+        ),
+    )
+    adapter: str | None = Field(
+        default=None,
+        title="Adapter",
+        description="A release that was tuned from `model`: its LoRA runs on the model's weights.",
         examples=["licence-triage@production"],
     )
     corpus: Corpus = Field(title="Corpus")
@@ -186,6 +170,27 @@ class BatchJob(Frozen):
     chunking: Chunking | None = Field(
         default=None, title="Chunking", description="Empty: each document is one prompt."
     )
+    over_long: Literal["refuse", "truncate", "chunk"] = Field(
+        default="refuse",
+        title="Over-long documents",
+        description=(
+            "What becomes of a document whose prompt does not fit the context. refuse: an error "
+            "row. truncate: its beginning is asked about. chunk: it is divided."
+        ),
+    )
+    duplicates: Literal["answer_each", "answer_once"] = Field(
+        default="answer_each",
+        title="Duplicates",
+        description="answer_once: documents of equal content get the first one's answer.",
+    )
+    tokens: Literal["count", "estimate"] = Field(
+        default="count",
+        title="Tokens in the plan",
+        description=(
+            "count: every prompt, by the model's tokenizer. estimate: a sample and whatever might "
+            "not fit; faster, for large corpora of small documents."
+        ),
+    )
     engine: EngineSettings = Field(default=EngineSettings(), title="Engine")
     shard_rows: int = Field(
         default=1000,
@@ -202,6 +207,43 @@ class BatchJob(Frozen):
         examples=["/data/out/licence-triage", "s3://results/licence-triage"],
     )
 
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens of the context that the answer may need."""
+        return self.sampling.max_tokens if self.task == "generate" else 0
+
+    @model_validator(mode="after")
+    def _prompt_fits_the_corpus(self) -> Self:
+        if self.corpus.is_chat:
+            if self.prompt.template:
+                raise ValueError("prompt.template and chats: chats are sent as they are")
+            if self.chunking is not None or self.over_long != "refuse":
+                raise ValueError("chats cannot be divided or cut: leave chunking and over_long out")
+        elif not self.prompt.template.strip():
+            raise ValueError("prompt.template is empty")
+        if self.chunking and self.chunking.tokens is None and self.over_long != "chunk":
+            raise ValueError("chunking without tokens needs over_long: chunk")
+        return self
+
+    @model_validator(mode="after")
+    def _schema_is_for_text(self) -> Self:
+        if self.task != "generate" and self.output_schema is not None:
+            raise ValueError(f"output_schema is for answers in text, and task {self.task} has none")
+        return self
+
+
+def deadline_after(deadline: str, began: datetime) -> datetime:
+    """The instant that a deadline means for a job that began then; ValueError when it is none."""
+    if found := _DURATION.fullmatch(deadline):
+        return began + timedelta(seconds=float(found[1]) * _SECONDS[found[2]])
+    try:
+        instant = datetime.fromisoformat(deadline)
+    except ValueError as error:
+        raise ValueError("neither an instant nor a duration such as 90min, 8h or 2d") from error
+    if instant.tzinfo is None:
+        raise ValueError("an instant without a zone: write 2026-12-01T06:00:00+01:00, or end in Z")
+    return instant
+
 
 def load_job(path: Path) -> BatchJob:
     """Read a job from YAML; paths in it are relative to the file's own folder.
@@ -210,11 +252,12 @@ def load_job(path: Path) -> BatchJob:
     """
     job = parse_config(path, BatchJob, load_yaml(path))
     base = path.resolve().parent
-    corpus = job.corpus.model_copy(update={"path": base / job.corpus.path})
+    given = job.corpus.path
+    corpus = job.corpus.model_copy(update={"path": given if is_s3(given) else str(base / given)})
     output = job.output if is_s3(job.output) else str(base / job.output)
     return job.model_copy(update={"corpus": corpus, "output": output})
 
 
 def is_s3(output: str) -> bool:
-    """Whether an output location is an S3 prefix."""
+    """Whether a location is an S3 prefix."""
     return output.startswith("s3://")

@@ -11,10 +11,15 @@ from pipelines.batch.job import is_s3
 JOB = "job.json"
 MANIFEST = "manifest.json"
 REPORT = "report.md"
+PAGE = "report.html"
 RUN = "run.json"
 SHARDS = "shards/"
 PLANS = "plan/"
 JOURNAL = "journal/"
+CANCEL = "cancel.json"
+WORKERS = "workers/"
+RECALL = "recall/"
+SUPERSEDED = "superseded/"
 
 
 def shard_name(index: int) -> str:
@@ -34,7 +39,12 @@ def journal_folder(output: str, job_id: str) -> Path:
     """
     if not is_s3(output):
         return Path(output, JOURNAL, job_id[:16])
+    return local_state() / "journal" / job_id[:16]
+
+
+def local_state() -> Path:
+    """Where this machine keeps what belongs to no output: a folder of the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or (
         Path.home() / ".cache" if Path.home().is_dir() else tempfile.gettempdir()
     )
-    return Path(cache, "weighbridge", "journal", job_id[:16])
+    return Path(cache, "weighbridge")

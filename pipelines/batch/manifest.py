@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from pipelines.batch.layout import MANIFEST, SHARDS, shard_name
 from pipelines.batch.records import BatchManifest, JobPlan, ShardEntry, Tokens
+from pipelines.batch.rows import redaction_rules
 from pipelines.batch.store import OutputStore
 from pipelines.canonical import record_bytes, sha256_bytes
 from pipelines.errors import JobNotFinished, OutputDamaged, TooManyErrors
@@ -25,6 +26,7 @@ _COUNTED = [
     "completion_tokens",
     "cached_tokens",
     "engine",
+    "weight_digest",
 ]
 
 
@@ -49,11 +51,11 @@ def count(plan: JobPlan, store: OutputStore, max_error_rate: float) -> BatchMani
     """
     if missing := missing_shards(plan, store):
         raise JobNotFinished(store.location, f"{len(missing)} shards are not committed")
-    counts = _Counts()
+    counts = Counts()
     entries = tuple(_read_back(plan, index, store, counts) for index in range(len(plan.shards)))
     if counts.errors.total() > max_error_rate * plan.rows:
         raise TooManyErrors(plan.job.name, counts.errors, plan.rows, counts.example)
-    return _assemble(plan, counts, entries)
+    return assemble(plan, counts, entries)
 
 
 def write_manifest(manifest: BatchManifest, store: OutputStore) -> None:
@@ -63,11 +65,12 @@ def write_manifest(manifest: BatchManifest, store: OutputStore) -> None:
 
 
 @dataclass
-class _Counts:
-    """Sums over all rows."""
+class Counts:
+    """Sums over all rows; `models` counts answered rows by the digest of who answered."""
 
     errors: Counter[str] = field(default_factory=Counter)
     engines: Counter[str] = field(default_factory=Counter)
+    models: Counter[str] = field(default_factory=Counter)
     attempts: int = 0
     prompt: int = 0
     completion: int = 0
@@ -76,8 +79,12 @@ class _Counts:
     last_failed: str | None = None
     example: str = ""
 
+    redacted: set[str] | None = None
+
     def add(self, table: pa.Table) -> None:
         """Count one shard; rows of one document follow each other, across shards too."""
+        rules = redaction_rules(table)
+        self.redacted = rules if self.redacted is None else self.redacted & rules
         for row in table.to_pylist():
             self.attempts += row["attempts"]
             self.prompt += row["attempts"] * row["prompt_tokens"]
@@ -85,6 +92,7 @@ class _Counts:
             self.cached += row["cached_tokens"]
             if row["engine"]:
                 self.engines[row["engine"]] += 1
+                self.models[row["weight_digest"]] += 1
             if row["error_class"] is not None:
                 self.errors[row["error_class"]] += 1
                 self.example = self.example or f"{row['document_id']}: {row['error_message']}"
@@ -92,7 +100,7 @@ class _Counts:
                 self.last_failed = row["document_id"]
 
 
-def _read_back(plan: JobPlan, index: int, store: OutputStore, counts: _Counts) -> ShardEntry:
+def _read_back(plan: JobPlan, index: int, store: OutputStore, counts: Counts) -> ShardEntry:
     name, planned = shard_name(index), plan.shards[index]
     data = store.read(name)
     if data is None:
@@ -114,13 +122,15 @@ def _read_back(plan: JobPlan, index: int, store: OutputStore, counts: _Counts) -
     )
 
 
-def _assemble(plan: JobPlan, counts: _Counts, shards: tuple[ShardEntry, ...]) -> BatchManifest:
+def assemble(plan: JobPlan, counts: Counts, shards: tuple[ShardEntry, ...]) -> BatchManifest:
+    """The manifest of a plan whose rows were counted and lie in `shards`."""
     job = plan.job
     return BatchManifest(
         job_id=plan.job_id,
         name=job.name,
         model=plan.model,
         weight_digest=plan.weight_digest,
+        adapter_digest=plan.adapter_digest,
         template_sha256=plan.template_sha256,
         prompt=job.prompt,
         prompt_sha256=plan.prompt_sha256,
@@ -129,6 +139,7 @@ def _assemble(plan: JobPlan, counts: _Counts, shards: tuple[ShardEntry, ...]) ->
         max_model_len=plan.max_model_len,
         corpus_sha256=plan.identity["corpus"],
         classification=job.classification,
+        redacted=tuple(sorted(counts.redacted or ())),
         engines=dict(sorted(counts.engines.items())),
         documents=plan.documents,
         documents_with_errors=counts.documents_with_errors,

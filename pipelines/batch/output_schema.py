@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import pyarrow as pa
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
+from pipelines.batch.quick_jsonschema import Draft202012Validator, SchemaError
 from pipelines.batch.records import ErrorClass
 from pipelines.canonical import canonical_json, sha256_bytes
 from pipelines.errors import ConfigError

@@ -6,26 +6,29 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from pipelines.batch.corpus import read_documents
+from pipelines.batch.destinations import EgressRules
+from pipelines.batch.egress import sending_store
+from pipelines.batch.engine_choice import choose_engine
 from pipelines.batch.identity import CorpusDigest, differing, job_id, question_identity
 from pipelines.batch.job import BatchJob, is_s3
 from pipelines.batch.layout import JOB, JOURNAL, PLANS, plan_name
 from pipelines.batch.listing import Listing
 from pipelines.batch.output_schema import OutputSchema, loose_ends
-from pipelines.batch.prompt import PromptBuilder, prompt_sha256
+from pipelines.batch.pooling import pooled
+from pipelines.batch.prompt import PromptBuilder, names_id, prompt_sha256
 from pipelines.batch.records import JobPlan, ModelOnDisk, PlannedShard
 from pipelines.batch.rows import planned_parquet
-from pipelines.batch.store import OutputStore, open_store
+from pipelines.batch.store import OutputStore
+from pipelines.batch.taking_up import is_recalled_as, load_plan
 from pipelines.batch.tokens import ModelTokenizer, context_length
+from pipelines.batch.unchanged import fingerprint, remember
 from pipelines.canonical import record_bytes, sha256_bytes
 from pipelines.errors import (
     ConfigError,
     DigestMismatch,
     DuplicateIds,
     EmptyCorpus,
-    OutputDamaged,
     OutputNotEmpty,
     OutputOfAnotherJob,
     TooManyErrors,
@@ -33,24 +36,29 @@ from pipelines.errors import (
 from pipelines.template import template_sha256
 
 
-def plan(job: BatchJob, model: ModelOnDisk) -> JobPlan:
+def plan(job: BatchJob, model: ModelOnDisk, egress: EgressRules | None = None) -> JobPlan:
     """Plan a job, or return the plan that its output location already holds.
 
     Reads the corpus once, in memory that does not depend on its size, and counts tokens with the
-    model's tokenizer. Raises, before anything is written, EmptyCorpus, DuplicateIds, ConfigError
-    (prompt, schema or lengths that cannot work), WrongKindOfPath, DigestMismatch (another chat
-    template than was verified), TooManyErrors (rows that fail already), OutputNotEmpty, and
-    OutputOfAnotherJob when the location holds a job that would give other results.
+    model's tokenizer. Raises, before anything is written, DestinationRefused, EmptyCorpus,
+    DuplicateIds, ConfigError (prompt, schema or lengths that cannot work), WrongKindOfPath,
+    DigestMismatch (another chat template than was verified), TooManyErrors (rows that fail
+    already), OutputNotEmpty, and OutputOfAnotherJob when the location holds a job that would give
+    other results.
     """
+    store = sending_store(job, egress or EgressRules())
+    store = sending_store(job, egress or EgressRules())
     _check_paths(job)
     length = _max_model_len(job, model)
+    choose_engine(job, model)
+    _check_duplicates(job)
     question = question_identity(job, model, length)
-    store = open_store(job.output)
     existing = load_plan(store)
     if existing is not None:
         return _same_job(store, existing, question, job)
     _check_empty(store)
-    tokenizer = ModelTokenizer(model.weights)
+    looked = fingerprint(job.corpus)
+    tokenizer = ModelTokenizer(model.weights, chat=job.task == "generate")
     if (template := template_sha256(model.weights)) != model.template_sha256:
         raise DigestMismatch(f"chat template of {model.name}", model.template_sha256, template)
     with tempfile.TemporaryDirectory(prefix="weighbridge-plan-") as folder:
@@ -61,45 +69,45 @@ def plan(job: BatchJob, model: ModelOnDisk) -> JobPlan:
         for index in range(len(shards)):
             store.replace(plan_name(made.job_id, index), Path(folder, str(index)).read_bytes())
     if store.create(JOB, record_bytes(made)):
+        remember(job.corpus, looked, made.identity["corpus"])
         return made
     winner = load_plan(store)  # another planner was first
     assert winner is not None
     return _same_job(store, winner, question, job)
 
 
-def load_plan(store: OutputStore) -> JobPlan | None:
-    """The plan that an output location holds, if any; OutputDamaged when it cannot be read."""
-    data = store.read(JOB)
-    if data is None:
-        return None
-    try:
-        return JobPlan.model_validate_json(data)
-    except ValidationError as error:
-        fact = f"not a job plan ({error.error_count()} problems)"
-        raise OutputDamaged(store.location, JOB, fact) from error
-
-
 def _same_job(
     store: OutputStore, existing: JobPlan, question: dict[str, str], job: BatchJob
 ) -> JobPlan:
     """`existing` if it is this job. The corpus is listed only when all else agrees."""
-    if parts := differing(question, existing.identity):
+    parts = differing(question, existing.identity)
+    if parts and not is_recalled_as(store, {**existing.identity, **question}):
         raise OutputOfAnotherJob(store.location, parts)
-    digest = CorpusDigest(job.corpus)
-    for document in read_documents(job.corpus, Counter()):
+    looked, digest = fingerprint(job.corpus), CorpusDigest(job.corpus)
+    for document in read_documents(job.corpus, Counter(), text=False):
         digest.add(document)
     if digest.hexdigest() != existing.identity["corpus"]:
         raise OutputOfAnotherJob(store.location, ["corpus"])
+    remember(job.corpus, looked, digest.hexdigest())
     return existing
 
 
 def _check_paths(job: BatchJob) -> None:
-    if is_s3(job.output):
+    if is_s3(job.output) or is_s3(job.corpus.path):
         return
-    corpus, output = job.corpus.path.resolve(), Path(job.output).resolve()
+    corpus, output = Path(job.corpus.path).resolve(), Path(job.output).resolve()
     if output == corpus or corpus in output.parents:
         raise ConfigError(
             "output", f"{output} lies within the corpus", "Results would become documents: move it."
+        )
+
+
+def _check_duplicates(job: BatchJob) -> None:
+    if job.duplicates == "answer_once" and job.prompt.template and names_id(job.prompt):
+        raise ConfigError(
+            "duplicates",
+            "answer_once, and the prompt names the document's id: no two ask the same",
+            "Leave id out of prompt.template, or answer_each.",
         )
 
 
@@ -115,10 +123,10 @@ def _max_model_len(job: BatchJob, model: ModelOnDisk) -> int:
         raise ConfigError(
             "engine.max_model_len", f"{length} tokens, but {model.name} takes {own}", "Lower it."
         )
-    if job.sampling.max_tokens >= length:
+    if job.answer_tokens >= length:
         raise ConfigError(
             "sampling.max_tokens",
-            f"{job.sampling.max_tokens} tokens leave no room for a prompt in {length}",
+            f"{job.answer_tokens} tokens leave no room for a prompt in {length}",
             "Lower it.",
         )
     return length
@@ -169,16 +177,28 @@ def _assemble(
         weight_digest=model.weight_digest,
         template_sha256=model.template_sha256,
         prompt_sha256=prompt_sha256(job.prompt),
-        prompt_form="chat" if model.template_sha256 else "text",
+        adapter_digest=model.adapter_digest,
+        prompt_form="chat" if model.template_sha256 and job.task == "generate" else "text",
+        pooled=pooled(job.task, model.weights),
         max_model_len=int(question["context length"]),
         documents=listing.documents,
         duplicate_documents=listing.duplicates,
         cut_documents=listing.cut,
         ignored_files=dict(sorted(listing.ignored.items())),
+        media_types=dict(sorted(listing.media_types.items())),
+        languages=dict(sorted(listing.languages.items())),
         rows=listing.rows,
         planned_errors=dict(sorted(listing.errors.items())),
         prompt_tokens=listing.prompt_tokens,
         longest_prompt_tokens=listing.longest,
-        notes=(*listing.notes(), *loose_ends(job.output_schema)),
+        estimated_prompts=listing.estimated,
+        most_completion_tokens=listing.most_completion_tokens,
+        request_url=listing.request_url,
+        first_copy_shard=sum(shard.start < listing.originals for shard in shards),
+        notes=(
+            *choose_engine(job, model).notes(),
+            *listing.notes(),
+            *loose_ends(job.output_schema),
+        ),
         shards=shards,
     )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import traceback
 
 import jinja2
+import jinja2.meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from pipelines.batch.corpus import Document
+from pipelines.batch.documents.document import Document
 from pipelines.batch.job import Prompt
 from pipelines.batch.text import DocumentError, check_text
-from pipelines.batch.tokens import ModelTokenizer
+from pipelines.batch.tokens import ModelTokenizer, with_plain_globals
 from pipelines.canonical import canonical_json, sha256_bytes
 from pipelines.errors import ConfigError
 
@@ -23,30 +24,59 @@ class PromptBuilder:
             undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
         try:
-            self._template = environment.from_string(prompt.template)
+            self._template = with_plain_globals(environment.from_string(prompt.template))
         except jinja2.TemplateSyntaxError as error:
             raise ConfigError(
                 "prompt.template",
                 f"not a Jinja template (line {error.lineno}: {error.message})",
                 "Correct the syntax.",
             ) from error
-        self._system, self._tokenizer = prompt.system, tokenizer
+        self._as_it_is, self._tokenizer = not prompt.template, tokenizer
+        system = prompt.system
+        self._system = [] if system is None else [{"role": "system", "content": system}]
 
     def build(self, document: Document, text: str, chunk: int, chunks: int) -> str:
         """The prompt for one chunk, whose text is given; DocumentError when it cannot be made."""
-        own = {"text": text, "id": document.id, "chunk": chunk, "chunks": chunks}
+        return self.whole(document, self.asked(document, text, chunk, chunks))
+
+    def asked(self, document: Document, text: str, chunk: int, chunks: int) -> str:
+        """What is asked, before the chat template; all that is said where it is a chat."""
+        if self._as_it_is:
+            return document.text
+        fields = {**document.fields, "text": text, "id": document.id}
+        fields["chunk"], fields["chunks"] = chunk, chunks
         try:
-            user = self._template.render({**document.fields, **own})
+            return check_text(self._template.render(fields))
         except jinja2.UndefinedError as error:
             raise DocumentError("missing_field", str(error)) from error
+        except DocumentError:
+            raise
         except Exception as error:  # a row's failure becomes an error row
             raise _failed(error) from error
+
+    def whole(self, document: Document, asked: str) -> str:
+        """The prompt as the model reads it; DocumentError when its chat template fails."""
         try:
-            return check_text(self._tokenizer.chat(self._system, check_text(user)))
+            if self._as_it_is and "prompt" in document.fields:
+                return check_text(self._tokenizer.plain(document.fields["prompt"]))
+            return check_text(self._tokenizer.chat(self._messages(document, asked)))
         except DocumentError:
             raise
         except Exception as error:  # chat templates raise what they like
             raise _failed(error) from error
+
+    def _messages(self, document: Document, asked: str) -> list[dict[str, str]]:
+        if not self._as_it_is:
+            return [*self._system, {"role": "user", "content": asked}]
+        messages: list[dict[str, str]] = document.fields["messages"]
+        own = messages[0]["role"] == "system"  # a chat's own system message comes first
+        return messages if own else [*self._system, *messages]
+
+
+def names_id(prompt: Prompt) -> bool:
+    """Whether a prompt's template names the document's id; for one that is a template."""
+    environment = ImmutableSandboxedEnvironment()
+    return "id" in jinja2.meta.find_undeclared_variables(environment.parse(prompt.template))
 
 
 def _failed(error: Exception) -> DocumentError:

@@ -11,11 +11,16 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipelines.batch.rows import Row
 from pipelines.canonical import canonical_json
-from pipelines.dataset_checks import SECRET_PATTERNS
+from pipelines.secret_patterns import SECRET_PATTERNS
+
+if TYPE_CHECKING:
+    from pipelines.batch.rows import Row
+
+if TYPE_CHECKING:
+    from pipelines.batch.rows import Row
 
 Confirm = Callable[[str], bool]
 
@@ -80,6 +85,8 @@ class Redactor:
         """`rules` are built-in ones or names of `patterns`; the built-in ones come first."""
         chosen = [name for name in _BUILT_IN if name in rules]
         chosen += [name for name in patterns if name in rules]
+        self.names = tuple(sorted(chosen))
+        self.names = tuple(sorted(chosen))
         self._rules = [
             (name, re.compile(form), confirm)
             for name in chosen

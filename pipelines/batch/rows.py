@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,9 +11,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ConfigDict
 
 from pipelines.batch.output_schema import OutputSchema
-from pipelines.batch.records import ErrorClass, JobPlan
+from pipelines.batch.pooling import pooled_column, pooled_fields
+from pipelines.batch.records import ErrorClass, JobPlan, Pooled
 from pipelines.canonical import Frozen
 
 
@@ -33,6 +36,9 @@ class PlannedRow:
     duplicate_of: str | None
     error_class: ErrorClass | None
     error_message: str | None
+    media_type: str = ""
+    language: str | None = None  # ISO 639-1, when the job asks for it
+    copy_of: int | None = None  # the row whose answer this one gets
 
     @property
     def source(self) -> str:
@@ -42,6 +48,8 @@ class PlannedRow:
 
 class Row(Frozen):
     """What became of a planned row. Either `error_class` is None, or the row has no `output`."""
+
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 
     row: int
     document_id: str
@@ -57,6 +65,10 @@ class Row(Frozen):
     completion_tokens: int = 0  # over all attempts
     cached_tokens: int = 0  # over all attempts
     engine: str = ""
+    label: str | None = None  # classify: of the highest score
+    duplicate_of: str | None = None  # the first document of the same content
+    answered_by: str | None = None  # id of the row whose answer this is a copy of
+    vector: bytes | None = None  # little-endian float32; embed: the vector. classify: the scores
 
 
 PLANNED_SCHEMA = pa.schema(
@@ -74,9 +86,13 @@ PLANNED_SCHEMA = pa.schema(
         ("duplicate_of", pa.string()),
         ("error_class", pa.string()),
         ("error_message", pa.string()),
+        ("media_type", pa.string()),
+        ("language", pa.string()),
+        ("copy_of", pa.int64()),
     ]
 )
 
+REDACTED = b"weighbridge.redacted"  # in a shard's metadata
 _NAMED = pa.dictionary(pa.int32(), pa.string())  # few values, many rows
 _ANSWERED = [
     ("id", pa.string()),
@@ -93,11 +109,20 @@ _ANSWERED = [
     ("prompt_tokens", pa.int32()),
     ("completion_tokens", pa.int32()),
     ("cached_tokens", pa.int32()),
+    ("duplicate_of", pa.string()),
+    ("answered_by", pa.string()),
     ("engine", _NAMED),
     ("weight_digest", _NAMED),
+    ("adapter_digest", _NAMED),
     ("template_sha256", _NAMED),
     ("prompt_sha256", _NAMED),
 ]
+
+
+def redaction_rules(table: pa.Table) -> set[str]:
+    """The rules that the rows of a shard were redacted by, from its metadata."""
+    named = (table.schema.metadata or {}).get(REDACTED, b"").decode()
+    return {rule for rule in named.split(",") if rule}
 
 
 def row_id(document_id: str, chunk: int) -> str:
@@ -108,7 +133,7 @@ def row_id(document_id: str, chunk: int) -> str:
 def planned_parquet(rows: Sequence[PlannedRow]) -> bytes:
     """A shard of the plan."""
     columns = {name: [getattr(row, name) for row in rows] for name in PLANNED_SCHEMA.names}
-    return _bytes(pa.table(columns, schema=PLANNED_SCHEMA))
+    return parquet_bytes(pa.table(columns, schema=PLANNED_SCHEMA))
 
 
 def read_planned(data: bytes) -> list[PlannedRow]:
@@ -117,30 +142,47 @@ def read_planned(data: bytes) -> list[PlannedRow]:
     return [PlannedRow(**values) for values in table.to_pylist()]
 
 
-def answered_schema(output: OutputSchema) -> pa.Schema:
-    """Columns of a committed shard: fixed ones, then `output_NAME` for each flat field."""
-    return pa.schema([*_ANSWERED, *((f"output_{c.name}", c.type) for c in output.columns)])
+def answered_schema(output: OutputSchema, pooled: Pooled | None = None) -> pa.Schema:
+    """Columns of a committed shard: fixed ones, then `output_NAME` for each flat field.
+
+    Jobs that embed or classify have `vector`, or `label` and `scores`, instead of the last.
+    """
+    typed = [(f"output_{column.name}", column.type) for column in output.columns]
+    return pa.schema([*_ANSWERED, *typed, *pooled_fields(pooled)])
 
 
-def answered_parquet(rows: Iterable[Row], plan: JobPlan, output: OutputSchema) -> bytes:
-    """A shard's rows as they are committed; the file's metadata names job and weights."""
+def answered_parquet(
+    rows: Iterable[Row], plan: JobPlan, output: OutputSchema, redacted: Sequence[str] = ()
+) -> bytes:
+    """A shard's rows as they are committed; the file's metadata names job and weights.
+
+    `redacted` names the rules that the rows were redacted by.
+    """
     ordered = sorted(rows, key=lambda row: row.row)
     columns: dict[str, Any] = {
         name: [getattr(row, name) for row in ordered] for name in Row.model_fields
     }
     columns["id"] = [row_id(row.document_id, row.chunk) for row in ordered]
-    for name in ("weight_digest", "template_sha256", "prompt_sha256"):
+    for name in ("weight_digest", "adapter_digest", "template_sha256", "prompt_sha256"):
         columns[name] = [getattr(plan, name)] * len(ordered)
     typed = [output.typed(row.output) for row in ordered]
     for position, column in enumerate(output.columns):
         columns[f"output_{column.name}"] = [values[position] for values in typed]
-    schema = answered_schema(output).with_metadata(
-        {"weighbridge.job_id": plan.job_id, "weighbridge.weight_digest": plan.weight_digest}
-    )
-    return _bytes(pa.table(columns, schema=schema))
+    named = {
+        "weighbridge.job_id": plan.job_id,
+        "weighbridge.weight_digest": plan.weight_digest,
+        REDACTED.decode(): ",".join(redacted),
+    }
+    if plan.pooled is not None:
+        numbers = "vector" if plan.pooled.task == "embed" else "scores"
+        columns[numbers] = pooled_column(plan.pooled, [row.vector for row in ordered])
+        named["weighbridge.labels"] = json.dumps(plan.pooled.labels)
+    schema = answered_schema(output, plan.pooled).with_metadata(named)
+    return parquet_bytes(pa.table({name: columns[name] for name in schema.names}, schema=schema))
 
 
-def _bytes(table: pa.Table) -> bytes:
+def parquet_bytes(table: pa.Table) -> bytes:
+    """A table as a Parquet object of an output."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     return buffer.getvalue()

@@ -15,6 +15,8 @@ _MISSING = {"404", "NoSuchKey", "NotFound"}
 _TAKEN = {"412", "PreconditionFailed"}
 _CONFLICT = {"409", "ConditionalRequestConflict"}  # another create is under way: ask again
 _ROUNDS = 5
+_CONNECT_TIMEOUT_S = 10
+_READ_TIMEOUT_S = 60  # of silence, not of a whole transfer; the client then tries again
 
 
 class S3Store:
@@ -39,6 +41,8 @@ class S3Store:
             self._client: S3Client = boto3.session.Session().client(
                 "s3",
                 config=Config(
+                    connect_timeout=_CONNECT_TIMEOUT_S,
+                    read_timeout=_READ_TIMEOUT_S,
                     retries={"mode": "standard", "max_attempts": 8},
                     s3={"addressing_style": "path"},
                 ),
@@ -88,6 +92,10 @@ class S3Store:
             for page in pages:
                 for entry in page.get("Contents", []):
                     yield entry["Key"].removeprefix(self._prefix)
+
+    def delete(self, name: str) -> None:
+        with self._failures(name):
+            self._client.delete_object(Bucket=self._bucket, Key=self._prefix + name)
 
     def tidy(self) -> None:
         """Nothing: a PUT that was cut off leaves nothing to be seen."""

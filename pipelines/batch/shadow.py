@@ -12,22 +12,19 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from pydantic import Field
 
-from pipelines.batch.corpus import reread
-from pipelines.batch.export import finished_rows
+from pipelines.batch.corpus import CorpusReader
+from pipelines.batch.finished import Finished
 from pipelines.batch.job import BatchJob, Corpus, Limits
-from pipelines.batch.layout import MANIFEST, plan_name
-from pipelines.batch.manifest import load_manifest
-from pipelines.batch.records import BatchManifest, JobPlan
+from pipelines.batch.layout import plan_name
+from pipelines.batch.records import BatchManifest
 from pipelines.batch.rows import PlannedRow, read_planned
-from pipelines.batch.store import OutputStore, open_store
-from pipelines.batch.taking_up import load_plan
 from pipelines.batch.text import DocumentError
 from pipelines.canonical import Frozen, atomic_path
-from pipelines.errors import JobNotFinished, OutputDamaged, ShadowImpossible
+from pipelines.errors import OutputDamaged, ShadowImpossible
 from pipelines.records import ShadowRequirement
 from pipelines.refusals import is_refusal
 
@@ -95,23 +92,6 @@ class ShadowRecord(Frozen):
         return self.candidate.mean_answer_tokens / self.production.mean_answer_tokens
 
 
-class Finished(NamedTuple):
-    """A finished job, as its output holds it."""
-
-    store: OutputStore
-    plan: JobPlan
-    manifest: BatchManifest
-
-
-def finished_job(output: str) -> Finished:
-    """Read a finished job; raises JobNotFinished where there is none."""
-    store = open_store(output)
-    plan, manifest = load_plan(store), load_manifest(store)
-    if plan is None or manifest is None:
-        raise JobNotFinished(output, f"there is no {MANIFEST}: the job is not done")
-    return Finished(store, plan, manifest)
-
-
 def sample(production: Finished, documents: int) -> list[PlannedRow]:
     """The first rows of up to `documents` documents that could be asked, the same each time.
 
@@ -133,13 +113,20 @@ def write_documents(job: BatchJob, rows: Iterable[PlannedRow], target: Path) -> 
     Raises ShadowImpossible when one is no longer what production read.
     """
     count = 0
-    with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with (
+        CorpusReader(job.corpus) as reader,
+        atomic_path(target) as temporary,
+        temporary.open("w", encoding="utf-8") as file,
+    ):
         for row in rows:
+            name = row.document_id
             try:
-                document = reread(job.corpus, row.source, row.offset, row.document_sha256)
+                document = reader.reread(row.source, row.offset, row.document_sha256, name)
             except DocumentError as error:
-                raise ShadowImpossible(row.document_id, str(error)) from error
-            file.write(json.dumps({**document.fields, "id": row.document_id}) + "\n")
+                raise ShadowImpossible(name, str(error)) from error
+            if document.request is not None:
+                raise ShadowImpossible(name, "request lines carry their own settings")
+            file.write(json.dumps({**document.fields, "id": name}) + "\n")
             count += 1
     return count
 
@@ -158,13 +145,9 @@ def shadow_job(production: BatchJob, candidate: str, documents: Path, output: Pa
 
 def compare(name: str, production: Finished, shadow: Finished) -> ShadowRecord:
     """Hold the shadow's rows against production's; raises ShadowImpossible when none pair up."""
-    theirs = {row["id"]: row for row in finished_rows(shadow.store, shadow.manifest)}
+    theirs = {row["id"]: row for row in shadow.rows()}
     asked = {row["document_id"] for row in theirs.values()}
-    ours = {
-        row["id"]: row
-        for row in finished_rows(production.store, production.manifest)
-        if row["document_id"] in asked
-    }
+    ours = {row["id"]: row for row in production.rows() if row["document_id"] in asked}
     pairs = [
         (ours[key], theirs[key])
         for key in sorted(ours.keys() & theirs.keys())
@@ -225,8 +208,8 @@ def disagreements(
     production: Finished, shadow: Finished, count: int
 ) -> Iterator[tuple[str, str, str]]:
     """Up to `count` rows that differ: id, production's answer, the candidate's or its error."""
-    theirs = {row["id"]: row for row in finished_rows(shadow.store, shadow.manifest)}
-    for before in finished_rows(production.store, production.manifest):
+    theirs = {row["id"]: row for row in shadow.rows()}
+    for before in production.rows():
         after = theirs.get(before["id"])
         if after is None or before["error_class"] is not None or _same(before, after):
             continue

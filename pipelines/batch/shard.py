@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
+from pipelines.batch.egress import note_redacted
 from pipelines.batch.journal import ShardJournal
 from pipelines.batch.layout import plan_name, shard_name
 from pipelines.batch.output_schema import OutputSchema
 from pipelines.batch.records import JobPlan
+from pipelines.batch.redaction import Redactor
 from pipelines.batch.rows import PlannedRow, Row, answered_parquet, read_planned
 from pipelines.batch.store import OutputStore
 from pipelines.canonical import sha256_bytes
@@ -22,7 +26,7 @@ class OpenShard:
         """Read the shard's plan and journals; OutputDamaged when the plan is not as recorded."""
         self.index = index
         self._plan, self._store = plan, store
-        self._planned = _read_plan(plan, index, store)
+        self._planned = read_plan(plan, index, store)
         self._journal = ShardJournal(journal, index)
         places = {row.row for row in self._planned}
         self._rows = {n: row for n, row in self._journal.read().items() if n in places}
@@ -43,13 +47,21 @@ class OpenShard:
         """Whether every row is there."""
         return len(self._rows) == len(self._planned)
 
-    def commit(self, output: OutputSchema) -> bool:
-        """Commit all rows as one object; False when another worker was first.
+    @cached_property
+    def committed_elsewhere(self) -> bool:
+        """Whether another worker committed the shard since it was read ahead; looked up once."""
+        return self._store.exists(shard_name(self.index))
+
+    def commit(self, output: OutputSchema, hide: Redactor) -> bool:
+        """Commit all rows as one object, redacted; False when another worker was first.
 
         Either way the shard is there afterwards, so its journals go.
         """
-        data = answered_parquet(self._rows.values(), self._plan, output)
-        won = self._store.create(shard_name(self.index), data)
+        name, redacted = shard_name(self.index), Counter[str]()
+        rows = [hide.row(row, redacted) for row in self._rows.values()]
+        data = answered_parquet(rows, self._plan, output, hide.names)
+        note_redacted(self._store, name, redacted)
+        won = self._store.create(name, data)
         self._journal.remove()
         return won
 
@@ -58,7 +70,8 @@ class OpenShard:
         self._journal.close()
 
 
-def _read_plan(plan: JobPlan, index: int, store: OutputStore) -> list[PlannedRow]:
+def read_plan(plan: JobPlan, index: int, store: OutputStore) -> list[PlannedRow]:
+    """The planned rows of a shard; OutputDamaged when they are not those recorded."""
     name, expected = plan_name(plan.job_id, index), plan.shards[index].sha256
     data = store.read(name)
     if data is None:

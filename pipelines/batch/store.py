@@ -10,7 +10,7 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -42,6 +42,9 @@ class OutputStore(Protocol):
 
     def names(self, prefix: str = "") -> Iterator[str]:
         """Names of all objects that begin with `prefix`, in no order."""
+
+    def delete(self, name: str) -> None:
+        """Remove an object; nothing when there is none."""
 
     def tidy(self) -> None:
         """Remove what killed writers left; other writers lose nothing but their attempt."""
@@ -110,6 +113,13 @@ class FolderStore:
                 name = Path(root, file).relative_to(self._folder).as_posix()
                 if name.startswith(prefix) and not name.endswith(_PARTIAL):
                     yield name
+
+    def delete(self, name: str) -> None:
+        target = self._folder / name
+        target.unlink(missing_ok=True)
+        if target.parent != self._folder:
+            with suppress(OSError):  # not empty, or gone
+                target.parent.rmdir()
 
     def tidy(self) -> None:
         for path in self._folder.rglob(f".*{_PARTIAL}"):

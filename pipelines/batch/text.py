@@ -45,6 +45,13 @@ def check_text(text: str) -> str:
     return text
 
 
+def not_empty(text: str) -> str:
+    """`text` if there is more than white space in it."""
+    if not text or text.isspace():
+        raise DocumentError("empty", "no text in it")
+    return text
+
+
 def printable(text: str) -> str:
     """`text` as UTF-8 can carry it: halves of surrogate pairs are spelled out."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -1,13 +1,14 @@
 """Work: one process that takes shards, feeds an engine across their borders, and commits them.
 
 Started as `python -m pipelines.batch.worker` by `run`. Worker i of n begins at shard i·N/n
-(rounded down) and wraps around, passing over what is committed; so n workers need no queue, and do
-at most one shard each twice at the tail.
+(rounded down) and wraps around, passing over what is committed; so n workers need no queue, and
+little is done twice at the tail.
 """
 
 from __future__ import annotations
 
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
@@ -15,19 +16,19 @@ from typing import Any
 
 from pipelines.batch.answer import Asked, judge, unasked
 from pipelines.batch.committer import Committer
-from pipelines.batch.corpus import Document, reread
+from pipelines.batch.egress import redactor, sending_store
 from pipelines.batch.engine import Completion, Engine, EngineConfig, MakeEngine, RequestRefused
-from pipelines.batch.layout import JOB, SHARDS, shard_name
+from pipelines.batch.feed import Feed, Window
+from pipelines.batch.in_flight import InFlight
+from pipelines.batch.layout import JOB
 from pipelines.batch.output_schema import AnswerFault, OutputSchema
-from pipelines.batch.plan import load_plan
-from pipelines.batch.prompt import PromptBuilder
 from pipelines.batch.records import JobPlan, Stopped, WorkerReport, WorkerRequest
-from pipelines.batch.rows import PlannedRow, Row
+from pipelines.batch.rows import Row
 from pipelines.batch.shard import OpenShard
 from pipelines.batch.store import OutputStore, open_store
-from pipelines.batch.text import DocumentError
-from pipelines.batch.tokens import ModelTokenizer
-from pipelines.errors import OutputDamaged, TooManyErrors, WeighbridgeError
+from pipelines.batch.taking_up import load_plan
+from pipelines.batch.watch import Watch
+from pipelines.errors import ConfigError, EngineDied, OutputDamaged, TooManyErrors, WeighbridgeError
 from pipelines.progress import report
 from pipelines.subprocesses import serve
 
@@ -37,24 +38,20 @@ def work(request: WorkerRequest, make_engine: MakeEngine) -> WorkerReport:
 
     The engine is started when the first row needs it, so never for a job that is done. Raises
     OutputDamaged when the plan is not as recorded, TooManyErrors when more rows have failed than
-    the job's limit allows at all, ConfigError when the engine cannot hold the schema.
+    the job's limit allows at all, ConfigError when the engine cannot hold the schema, JobCancelled
+    and LimitReached when it was told to stop, or found that it must.
     """
     store = open_store(request.job.output)
     plan = load_plan(store)
     if plan is None:
         raise OutputDamaged(store.location, JOB, "a worker finds no plan")
-    worker = _Worker(request, plan, store, make_engine)
+    sending = sending_store(request.job, request.egress, plan.job_id)
+    worker = _Worker(request, plan, sending, make_engine)
     try:
         worker.run()
     finally:
         worker.close()
     return worker.report()
-
-
-def shard_order(worker: int, workers: int, shards: int) -> list[int]:
-    """The order in which worker `worker` of `workers` looks at the shards."""
-    first = worker * shards // workers
-    return [*range(first, shards), *range(first)]
 
 
 class _Worker:
@@ -66,134 +63,159 @@ class _Worker:
         self._request, self._plan, self._store = request, plan, store
         self._make_engine = make_engine
         self._schema = OutputSchema(request.job.output_schema)
-        self._committer = Committer(self._schema)
+        self._committer = Committer(self._schema, redactor(request.job, request.egress))
         self._in_flight: dict[str, tuple[Asked, OpenShard]] = {}
-        self._document: tuple[tuple[str, int], Document] | None = None
+        self._feed = Feed(request, plan, store)
+        self._marks: InFlight | None = None
+        self._open: dict[int, OpenShard] = {}
+        self._engine_died = False
         self._errors = Counter(plan.planned_errors)
         self._example = ""
+        self._watch = Watch(request, plan, store)
         self._rows_done = 0
         self._generated = self._resumed = 0
         self._start_s = self._generate_s = self._stepping_s = 0.0
+        self._first_step_at = self._last_step_at = 0.0
 
     def run(self) -> None:
         """Feed the engine until every shard is committed, by this worker or another."""
-        feed = self._feed()
+        self._watch.start()
+        if self._request.suspects:
+            self._drain(self._feed.suspected(), self._request.suspects_at_once)
+        self._drain(self._feed.rest(), None)
+        self._committer.finish()
+        self._watch.raise_if_stopped()
+
+    def _drain(self, windows: Iterator[Window], at_once: int | None) -> None:
+        """Have all rows of these windows settled, with `at_once` of them in the engine at most."""
+        asked = self._asked(windows)
         while True:
-            self._fill(feed)
+            self._fill(asked, at_once)
             if not self._in_flight:
-                break
-            before = time.monotonic()
-            completions = self._engine.step()
-            self._stepping_s += time.monotonic() - before
-            for completion in completions:
+                return
+            for completion in self._step():
                 self._end(completion)
             self._committer.check()
-        self._committer.finish()
 
-    def _fill(self, feed: Iterator[tuple[Asked, OpenShard]]) -> None:
+    def _fill(self, asked: Iterator[tuple[Asked, OpenShard]], at_once: int | None) -> None:
         """Keep the engine's queue full; afterwards nothing is in flight only if nothing is left."""
-        while len(self._in_flight) < self._request.job.engine.max_in_flight:
-            item = next(feed, None)
+        while not self._watch.stopping and len(self._in_flight) < (at_once or self._bound):
+            item = next(asked, None)
             if item is None:
                 return
             self._send(*item)
 
-    def _feed(self) -> Iterator[tuple[Asked, OpenShard]]:
-        """Rows that the engine has to answer, shard after shard; others are settled on the way."""
-        request, committed = self._request, self._committed()
-        for index in shard_order(request.worker, request.workers, len(self._plan.shards)):
-            name = shard_name(index)
-            if name in committed or self._store.exists(name):
-                self._count(self._plan.rows_in(index))
-                continue
-            shard = OpenShard(self._plan, index, self._store, request.journal)
-            self._resumed += shard.resumed
-            self._count(shard.resumed)
-            pending = list(shard.pending())
-            if not pending:
-                self._committer.commit(shard)
-            for planned in pending:
-                if (asked := self._prepare(planned, shard)) is not None:
-                    yield asked, shard
+    @property
+    def _bound(self) -> int:
+        """Requests in flight: as the job says, or twice what the engine runs at once."""
+        given = self._request.job.engine.max_in_flight
+        if given is not None or "_engine" not in self.__dict__:
+            return given or 1
+        return 2 * self._engine.max_num_seqs
 
-    def _committed(self) -> set[str]:
-        """Shards that were there at the start: one listing spares a look at each."""
-        return set(self._store.names(SHARDS))
-
-    def _prepare(self, planned: PlannedRow, shard: OpenShard) -> Asked | None:
-        """A row's prompt in tokens; None when the row is settled with an error instead."""
-        if planned.error_class is not None:
-            self._settle(unasked(planned, planned.error_class, planned.error_message or ""), shard)
-            return None
-        try:
-            document = self._read(planned)
-            text = document.text[planned.start : planned.end]
-            prompt = self._builder.build(document, text, planned.chunk, planned.chunks)
-        except DocumentError as error:
-            self._settle(unasked(planned, error.error_class, str(error)), shard)
-            return None
-        return Asked(planned, self._tokenizer.encode([prompt])[0])
-
-    def _read(self, planned: PlannedRow) -> Document:
-        """A row's document; the chunks of one document follow each other, so one is kept."""
-        key = (planned.source, planned.offset)
-        if self._document is None or self._document[0] != key:
-            corpus = self._request.job.corpus
-            self._document = (key, reread(corpus, *key, planned.document_sha256))
-        return self._document[1]
+    def _asked(self, windows: Iterator[Window]) -> Iterator[tuple[Asked, OpenShard]]:
+        """Rows that the engine has to answer; others are settled on the way."""
+        for window in windows:
+            self._count(window.passed_rows)
+            for shard in window.opened:
+                self._open[shard.index] = shard
+                self._resumed += shard.resumed
+                self._count(shard.resumed)
+                if shard.complete:
+                    self._commit(shard)
+            for prepared in window.rows:
+                if self._request.workers > 1 and prepared.shard.committed_elsewhere:
+                    self._open.pop(prepared.shard.index, None)
+                    self._count(1)
+                    continue
+                if (fault := prepared.fault) is None:
+                    yield prepared.asked(), prepared.shard
+                    continue
+                row = unasked(prepared.planned, fault.error_class, str(fault))
+                self._settle(row, prepared.shard, planned=prepared.planned.error_class is not None)
 
     def _send(self, asked: Asked, shard: OpenShard) -> None:
         engine = self._engine
         request = asked.next_request()
+        if self._marks is not None:
+            self._marks.enter(request.row)
         try:
             engine.add(request)
         except RequestRefused as error:
+            self._leave(request.row)
             self._settle(asked.failed("request_refused", str(error), engine.name), shard)
+        except Exception as error:  # whatever else it raises, it may not be asked on
+            raise self._death(error) from error
         else:
             self._in_flight[request.key] = (asked, shard)
+
+    def _leave(self, row: int) -> None:
+        if self._marks is not None:
+            self._marks.leave(row)
+
+    def _step(self) -> list[Completion]:
+        before = time.monotonic()
+        self._first_step_at = self._first_step_at or before
+        try:
+            completions = self._engine.step()
+        except Exception as error:  # out of memory, or any fault: some row in it becomes an error
+            raise self._death(error) from error
+        self._last_step_at = time.monotonic()
+        self._stepping_s += self._last_step_at - before
+        return completions
+
+    def _death(self, error: Exception) -> EngineDied:
+        self._engine_died = True
+        how = "".join(traceback.format_exception(error, limit=-3))
+        return EngineDied(self._engine.name, max(1, len(self._in_flight)), how)
 
     def _end(self, completion: Completion) -> None:
         """One request ended: keep its answer, ask again, or keep its error."""
         asked, shard = self._in_flight.pop(completion.key)
+        self._leave(asked.planned.row)
         asked.take(completion)
         try:
-            row = asked.answered(judge(completion, self._schema), self._engine.name)
+            row = self._answer(asked, completion)
         except AnswerFault as fault:
-            if asked.attempts < self._request.job.sampling.attempts:
-                self._send(asked, shard)
+            if asked.attempts < asked.wanted.sampling.attempts:
+                if not self._watch.stopping:  # else it is asked anew when the job is resumed
+                    self._send(asked, shard)
                 return
             row = asked.failed(fault.error_class, str(fault), self._engine.name)
         self._generated += 1
         self._settle(row, shard)
 
-    def _settle(self, row: Row, shard: OpenShard) -> None:
+    def _answer(self, asked: Asked, completion: Completion) -> Row:
+        """The row with its answer; raises AnswerFault."""
+        if self._plan.pooled is not None:
+            return asked.pooled(self._plan.pooled, self._engine.name)
+        return asked.answered(judge(completion, asked.wanted.schema), self._engine.name)
+
+    def _settle(self, row: Row, shard: OpenShard, *, planned: bool = False) -> None:
         shard.add(row)
+        self._watch.add(row)
         self._count(1)
         if row.error_class is not None:
-            self._count_error(row)
+            self._count_error(row, planned)
         if shard.complete:
-            self._committer.commit(shard)
+            self._commit(shard)
+
+    def _commit(self, shard: OpenShard) -> None:
+        del self._open[shard.index]
+        self._committer.commit(shard)
 
     def _count(self, rows: int) -> None:
         self._rows_done += rows
         report(self._rows_done, self._plan.rows, "rows", f"batch {self._plan.job.name}")
 
-    def _count_error(self, row: Row) -> None:
+    def _count_error(self, row: Row, planned: bool) -> None:
         """Stop as soon as the job can no longer stay within its limit."""
-        if row.attempts or row.error_class == "document_changed":  # planned ones are counted
+        if not planned:  # those are counted from the start
             self._errors[str(row.error_class)] += 1
             self._example = f"{row.document_id}: {row.error_message}"
         limit = self._request.job.limits.max_error_rate
         if self._errors.total() > limit * self._plan.rows:
             raise TooManyErrors(self._plan.job.name, self._errors, self._plan.rows, self._example)
-
-    @cached_property
-    def _tokenizer(self) -> ModelTokenizer:
-        return ModelTokenizer(self._request.model.weights)
-
-    @cached_property
-    def _builder(self) -> PromptBuilder:
-        return PromptBuilder(self._request.job.prompt, self._tokenizer)
 
     @cached_property
     def _engine(self) -> Engine:
@@ -205,32 +227,53 @@ class _Worker:
                 output_schema=job.output_schema,
                 max_model_len=self._plan.max_model_len,
                 settings=job.engine,
+                task=job.task,
+                own_schemas=job.corpus.reading == "openai",
+                adapter=self._request.model.adapter,
             )
         )
         self._started_at = time.monotonic()
         self._start_s = self._started_at - before
+        bound = job.engine.max_in_flight or 2 * engine.max_num_seqs
+        if bound <= engine.max_num_seqs:
+            raise ConfigError(
+                "engine.max_in_flight",
+                f"{bound}, and the engine runs {engine.max_num_seqs} requests at once: it would "
+                "wait for more",
+                "Raise it, leave it out, or lower engine.max_num_seqs.",
+            )
+        if (marks := self._request.in_flight) is not None:
+            self._marks = InFlight(marks, max(bound, self._request.suspects_at_once) + 1)
         return engine
 
     def close(self) -> None:
         """Leave open shards to their journals and give the engine's memory back."""
+        self._watch.close()
+        self._feed.close()
         self._committer.close()
-        for shard in {id(shard): shard for _, shard in self._in_flight.values()}.values():
+        for shard in self._open.values():
             shard.close()
         if "_engine" in self.__dict__:
             self._generate_s = time.monotonic() - self._started_at
-            self._engine.close()
+            if not self._engine_died:  # a dead one may never return from this
+                self._engine.close()
 
     def report(self) -> WorkerReport:
         """What was done, for run.json."""
+        started = "_engine" in self.__dict__
+        window_s = self._last_step_at - self._first_step_at
         return WorkerReport(
             rows_generated=self._generated,
             rows_resumed=self._resumed,
             shards_committed=self._committer.won,
             shards_lost=self._committer.lost,
-            engine=self._engine.name if "_engine" in self.__dict__ else "",
+            engine=self._engine.name if started else "",
             engine_start_s=round(self._start_s, 3),
             generate_s=round(self._generate_s, 3),
             stepping_s=round(self._stepping_s, 3),
+            occupancy=round(self._stepping_s / window_s, 4) if window_s else 0.0,
+            max_num_seqs=self._engine.max_num_seqs if started else 0,
+            max_in_flight=self._bound if started else 0,
             cpu_s=round(time.process_time(), 3),
         )
 
@@ -247,10 +290,10 @@ def answer(data: bytes, make_engine: MakeEngine) -> Any:
 
 
 def main() -> None:
-    """The child process: vLLM is imported only when a row needs it."""
-    from pipelines.batch.vllm_engine import start_vllm
+    """The child process: an engine is imported only when a row needs it."""
+    from pipelines.batch.engine_choice import start_engine
 
-    serve(lambda data: answer(data, start_vllm))
+    serve(lambda data: answer(data, start_engine))
 
 
 if __name__ == "__main__":

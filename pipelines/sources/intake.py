@@ -26,7 +26,7 @@ from pipelines.digest import FileEntry, weight_digest
 from pipelines.progress import Meter
 from pipelines.references import Reference
 from pipelines.sources import duplicates, selection
-from pipelines.sources.selection import Selection, check_names, require_weights
+from pipelines.sources.selection import Selection, check_names, require_weights, with_pickles
 from pipelines.store.ledger import Row
 from pipelines.store.objects import ObjectStore, StoredObject, require_space
 from pipelines.store.receiving import SMALL_BYTES, Offer, Reader, known, receive
@@ -46,6 +46,7 @@ class Wanted(Frozen):
     reference: Reference
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    pickled: bool = False  # PyTorch pickles are taken where there is nothing else
 
 
 class Source(Protocol):
@@ -104,6 +105,8 @@ def bring_in(source: Source, wanted: Wanted, store: ObjectStore) -> Arrival:
     name = str(source.reference)
     check_names(name, source.offers)
     chosen = _filtered(source, wanted)
+    if wanted.pickled:
+        chosen = with_pickles(chosen)
     require_weights(name, chosen)
     texts = (*chosen.licences, *chosen.papers)
     offers = [source.offers[path] for path in (*chosen.model, *texts)]
@@ -269,7 +272,7 @@ def _matches(path: str, patterns: Sequence[str]) -> bool:
 
 
 def _record_path(wanted: Wanted, store: ObjectStore) -> Path:
-    said = wanted.model_dump_json()
+    said = wanted.model_dump_json(exclude={"pickled"}) + ("pickled" if wanted.pickled else "")
     if wanted.reference.scheme in FOLLOWS_RULES:
         said += _rules()  # what is taken of these depends on the rules of the day
     key = sha256_bytes(said.encode())

@@ -44,6 +44,7 @@ _WEIGHTS, _CONFIGS = (
 )
 # An absolute path, an empty part, '.' or '..' anywhere, a backslash or a control character.
 _UNSAFE = re.compile(r"(^|/)\.{0,2}(/|$)|\\|[\x00-\x1f]")
+_PICKLED = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin|pytorch_model\.bin\.index\.json")
 _ASK_PUBLISHER = "Take a source without such files, or ask its publisher to correct it."
 
 
@@ -82,6 +83,30 @@ def select(paths: Iterable[str]) -> Selection:
     return Selection(**found, left_out=left_out, unsafe_parts=unsafe)
 
 
+def with_pickles(selection: Selection) -> Selection:
+    """The same with PyTorch pickles as weights, for a conversion that nothing loads before.
+
+    Nothing changes for a source that has weights in an allowed format too.
+    """
+    pickled = tuple(p for p in selection.left_out if _PICKLED.fullmatch(p.rsplit("/", 1)[-1]))
+    if selection.weights or not pickled:
+        return selection
+    homes = {path.rpartition("/")[0] for path in pickled}
+    beside = tuple(
+        path
+        for path in selection.left_out
+        if path.rpartition("/")[0] in homes and _kind(path) == "configs"
+    )
+    taken = {*pickled, *beside}
+    return selection.model_copy(
+        update={
+            "weights": tuple(path for path in pickled if not path.endswith(".json")),
+            "configs": tuple(sorted({*selection.configs, *beside})),
+            "left_out": tuple(path for path in selection.left_out if path not in taken),
+        }
+    )
+
+
 def _kind(path: str) -> str:
     name = path.rsplit("/", 1)[-1].lower()
     if path.startswith(".") or "/." in path:
@@ -104,8 +129,9 @@ def require_weights(reference: str, selection: Selection) -> None:
         raise UnusableSource(
             reference,
             f"no weights in an allowed format (safetensors, GGUF); it holds {listed}",
-            "Take a revision in safetensors or GGUF, or convert it in a place without secrets: "
-            "other formats can run code when they are loaded.",
+            "Take a revision in safetensors or GGUF: other formats can run code when they are "
+            "loaded. PyTorch pickles can be converted where the policy admits it "
+            "(convert: depickle).",
         )
     if selection.unsafe_parts:
         raise UnusableSource(

@@ -94,7 +94,8 @@ def create_registry(config: InitConfig, fill: Callable[[Path], None] | None = No
     if building.exists():
         shutil.rmtree(building)
     building.mkdir()
-    _write_files(building)
+    write_files(building)
+    _create_signing_key(building)
     if fill is not None:
         fill(building)
     git.git(building, "init", "--quiet", "--initial-branch=main")
@@ -112,7 +113,8 @@ def create_registry(config: InitConfig, fill: Callable[[Path], None] | None = No
     return config.registry
 
 
-def _write_files(root: Path) -> None:
+def write_files(root: Path) -> None:
+    """All that a new registry holds in git, but for its key; `root` is an empty folder."""
     for name in ("dvc.yaml", "models.yaml"):
         shutil.copyfile(PROJECT / name, root / name)
     (root / ".gitignore").write_text(_GITIGNORE, encoding="utf-8")
@@ -124,13 +126,17 @@ def _write_files(root: Path) -> None:
         shutil.copyfile(policy, gates / policy.name)
     default = PROJECT / "pipelines" / "verification" / "default_policy.yaml"
     shutil.copyfile(default, root / "policy" / "verification.yaml")
+    destinations = PROJECT / "pipelines" / "batch" / "default_destinations.yaml"
+    shutil.copyfile(destinations, root / "policy" / "destinations.yaml")
     (root / "policy" / "allowed_signers").write_text("", encoding="utf-8")
     waivers = root / "policy" / "waivers"  # a dependency of verify, so never empty in git
     waivers.mkdir()
     shutil.copyfile(default.with_name("waivers.md"), waivers / "README.md")
+    costs = root / "costs"  # a dependency of gate
+    costs.mkdir()
+    shutil.copyfile(PROJECT / "evals" / "costs.md", costs / "README.md")
     for stage in STAGES:
         write_code_file(root, stage)
-    _create_signing_key(root)
 
 
 def _create_signing_key(root: Path) -> None:

@@ -29,6 +29,13 @@ _PART = re.compile(
     r"(?P<module>.+)\.(?P<part>lora_A|lora_B|lora_E|lora_embedding_A|lora_embedding_B"
     r"|lora_magnitude_vector|ranknum)(?:\.(?:default\.)?(?P<leaf>weight|bias))?(?:\.default)?"
 )
+# TaskType (peft/utils/peft_types.py, 0.21).
+_TASKS = words(
+    "SEQ_CLS SEQ_2_SEQ_LM CAUSAL_LM TOKEN_CLS QUESTION_ANS FEATURE_EXTRACTION "
+    "TaskType.CAUSAL_LM TaskType.SEQ_CLS"
+)
+_BIASES = ("none", "all", "lora_only")
+MAX_LAYERS = 10_000
 MAX_RANK = 16_384
 MAX_SCALE = 1_024.0
 _CODE_KEYS = ("_custom_modules", "custom_modules")
@@ -64,6 +71,12 @@ def check(contents: Contents) -> Iterator[Finding]:
             yield from _check_other(config, name, there, contents)
 
 
+def _are_pairs(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(pair, list) and all(type(number) is int for number in pair) for pair in value
+    )
+
+
 def _is_weights(name: str) -> bool:
     return ADAPTER_WEIGHTS.fullmatch(name.rpartition("/")[2]) is not None
 
@@ -84,6 +97,17 @@ def _check_config(name: str, config: Mapping[str, Any]) -> Iterator[Finding]:
     kind = config.get("peft_type")
     if "peft_type" in config and str(kind) not in _KINDS:
         yield refusal("adapter.kind", name, f"peft_type is {quoted(kind)}, not PEFT's", _REMEDY)
+    base, task = config.get("base_model_name_or_path"), config.get("task_type")
+    if base is not None and not isinstance(base, str):
+        fact = f"base_model_name_or_path is {quoted(base)}, which names no model"
+        yield refusal("adapter.base", name, fact, _REMEDY)
+    if "peft_type" in config and task is not None and str(task) not in _TASKS:
+        yield refusal("adapter.kind", name, f"task_type is {quoted(task)}, not PEFT's", _REMEDY)
+    copies = config.get("layer_replication") or []
+    flat = [number for pair in copies for number in pair] if _are_pairs(copies) else [-1]
+    if any(not 0 <= number <= MAX_LAYERS for number in flat):
+        fact = f"layer_replication is {quoted(copies)}: no model has such layers"
+        yield refusal("adapter.targets", name, fact, _REMEDY)
     for key in _CODE_KEYS:
         if config.get(key):
             yield refusal("hook.import", name, f"{key} names code that a loader imports", _REMEDY)
@@ -103,6 +127,12 @@ def _judge(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterator
         return
     if type(alpha) not in (int, float) or not 0 < alpha <= MAX_SCALE * rank:
         yield "adapter.scale", f"lora_alpha is {quoted(alpha)}, at rank {rank}"
+    given = config.get("alpha_pattern")
+    for module, value in given.items() if isinstance(given, dict) else ():
+        if type(value) not in (int, float) or not 0 < value <= MAX_SCALE * rank:
+            yield "adapter.scale", f"alpha_pattern gives {quoted(module)} {quoted(value)}"
+    if str(config.get("bias", "none")) not in _BIASES:
+        yield "adapter.kind", f"bias is {quoted(config['bias'])}, which PEFT does not know"
     if not targets or not isinstance(targets, str | list):
         yield "adapter.targets", f"target_modules is {quoted(targets)}"
         return

@@ -17,7 +17,8 @@ from pipelines.verification.contents import Contents
 from pipelines.verification.derived import Difference, Mismatch, derive
 from pipelines.verification.dtypes import declared_dtype, judge_dtypes
 from pipelines.verification.findings import info, listed, quoted, refusal, refusals
-from pipelines.verification.implied import FAMILIES, IGNORED, Implied, implied_tensors
+from pipelines.verification.implied import FAMILIES, Implied, implied_tensors, is_leftover
+from pipelines.verification.implied_others import implied_otherwise
 from pipelines.verification.model_folders import (
     ADAPTER_CONFIG,
     CONFIG,
@@ -104,7 +105,7 @@ def _check_model(model: ModelFolder, *, absurd: bool) -> Iterator[Finding]:
     if implied is not None:
         yield from _report(model, _compare(implied, plain), bool(found))
     elif not found and not absurd and model.config.get("architectures"):
-        yield from _report_derived(model, derive(model.config, plain))
+        yield from _report_other(model, plain)
     if not is_packed(model.config):
         declared = declared_dtype(model.config, model.text)
         judged = judge_dtypes(declared, model.tensors.values())
@@ -112,6 +113,18 @@ def _check_model(model: ModelFolder, *, absurd: bool) -> Iterator[Finding]:
             yield from refusals(
                 "config.dtype", model.about(tensor), f"{quoted(tensor)}: {fact}", _REMEDY
             )
+
+
+def _report_other(model: ModelFolder, plain: Plain) -> Iterator[Finding]:
+    """By formula where one fits exactly; else transformers' loader says what does not fit."""
+    implied = implied_otherwise(model.config)
+    difference = _compare(implied, plain) if implied is not None else None
+    if difference == Difference():
+        return
+    derived = derive(model.config, plain)
+    if derived.unknown and difference is not None:
+        derived = difference
+    yield from _report_derived(model, derived)
 
 
 def _first(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -143,7 +156,7 @@ def _compare(implied: Implied, plain: Plain) -> Difference:
         for name, shape in plain.items()
         if shape is not None and shapes.get(name, shape) != shape
     ]
-    unexpected = [n for n in plain if n not in shapes and not IGNORED.fullmatch(n)]
+    unexpected = [n for n in plain if n not in shapes and not is_leftover(n, plain[n], shapes)]
     missing = [n for n in shapes if n not in plain and n not in implied.optional]
     return Difference(
         missing=tuple(missing), unexpected=tuple(unexpected), misshapen=tuple(misshapen)

@@ -48,6 +48,10 @@ def compare_with_base(
     MalformedFile for a header that breaks its format's rules.
     """
     ours, theirs = _tensors(model), _tensors(base)
+    if not theirs:
+        fact = "the base has no safetensors, so nothing can be compared with it"
+        yield refusal("base.unreadable", "", fact, "Name the folder of the base's weights.")
+        return
     make = warning if trained is None else refusal
     for name in sorted(ours.keys() - theirs.keys()):
         fact = f"the base has no tensor {quoted(name)}"

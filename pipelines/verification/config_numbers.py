@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -35,13 +36,23 @@ _NEVER_ZERO = (
 )  # fmt: skip
 _COUNTED = ("num_hidden_layers", "n_layer", "num_layers", "num_local_experts", "num_experts")
 _EPSILONS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps")
-MAX_EPSILON = 0.1
+MAX_EPSILON = 0.01
+MIN_ROPE_THETA, MAX_ROPE_THETA = 10.0, 1e12  # published: 100 (vision) to 1e8 (long contexts)
+MAX_MULTIPLIER = 1e6
+_DROPOUT = re.compile(r"(.*_)?(dropout|pdrop|layerdrop)(_prob|_rate|_ratio)?")
+_MULTIPLIERS = (
+    *("logits_scaling", "logit_scale", "embedding_multiplier", "residual_multiplier"),
+    *("attention_multiplier", "final_logit_softcapping", "attn_logit_softcapping"),
+    *("query_pre_attn_scalar", "routed_scaling_factor", "lm_head_multiplier"),
+)
 # ACT2FN of transformers (activations.py); a name beyond it is looked up by no loader.
 _ACTIVATIONS = words(
     "gelu gelu_10 gelu_accurate gelu_fast gelu_new gelu_python gelu_python_tanh gelu_pytorch_tanh "
     "laplace leaky_relu linear mish prelu quick_gelu relu relu2 relu6 sigmoid silu swish tanh "
     "xielu swiglu geglu glu swigluoai gelu_pytorch identity elu selu softmax softplus"
 )
+# What sentence-transformers writes for the activation of a dense layer.
+_TORCH_ACTIVATION = re.compile(r"torch\.nn\.modules\.(activation\.[A-Z]\w+|linear\.Identity)")
 
 
 def judge_numbers(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -58,11 +69,28 @@ def judge_numbers(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         value = config.get(key)
         if _is_number(value) and not 0 <= float(str(value)) < MAX_EPSILON:
             yield "config.number", f"{key} is {quoted(value)}: it would drown every activation"
+    yield from _factors(config)
     yield from _relations(config)
     for key in ("hidden_act", "hidden_activation", "activation_function"):
         value = config.get(key)
-        if isinstance(value, str) and value.lower() not in _ACTIVATIONS:
+        if not isinstance(value, str) or _TORCH_ACTIVATION.fullmatch(value):
+            continue
+        if value.lower() not in _ACTIVATIONS:
             yield "config.activation", f"{key} is {quoted(value)}, which is no known activation"
+
+
+def _factors(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Settings that scale or drop activations: a wrong one ruins every answer."""
+    for key, value in config.items():
+        if _DROPOUT.fullmatch(key) and _is_number(value) and not 0 <= value < 1:
+            yield "config.number", f"{key} is {quoted(value)}, which is no share"
+    for key in _MULTIPLIERS:
+        value = config.get(key)
+        if _is_number(value) and not 0 <= float(str(value)) <= MAX_MULTIPLIER:
+            yield "config.number", f"{key} is {quoted(value)}: it would drown every activation"
+    window = config.get("sliding_window")
+    if type(window) is int and window < 0:
+        yield "config.number", f"sliding_window is {window}, which is no count"
 
 
 def _relations(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -88,10 +116,12 @@ def _rope(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "config.rope", f"partial_rotary_factor is {quoted(part)}, and not between 0 and 1"
     for each in (config, scaling):
         theta = each.get("rope_theta")
-        if theta is not None and not (_is_number(theta) and theta > 1):
+        if theta is not None and not (
+            _is_number(theta) and MIN_ROPE_THETA <= theta <= MAX_ROPE_THETA
+        ):
             yield "config.rope", f"rope_theta is {quoted(theta)}"
     factor = scaling.get("factor")
-    if factor is not None and not (_is_number(factor) and factor >= 1):
+    if factor is not None and not (_is_number(factor) and 1 <= factor <= MAX_MULTIPLIER):
         yield "config.rope", f"the rotary factor is {quoted(factor)}"
     head_dim = _head_dim(config)
     if head_dim is None:

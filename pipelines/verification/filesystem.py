@@ -13,6 +13,7 @@ from pipelines.digest import relative_name
 from pipelines.errors import WrongKindOfPath
 from pipelines.records import Finding
 from pipelines.verification.findings import quoted, refusal
+from pipelines.verification.tokenizer_tokens import looks_like_another
 
 _REMOVE = "Remove it from the model folder."
 _HIDDEN_BUT_USUAL = frozenset({".gitattributes", ".gitignore"})
@@ -111,6 +112,9 @@ def _names(files: dict[str, Path]) -> Iterator[Finding]:
         if any(part.startswith(".") for part in parts) and name not in _HIDDEN_BUT_USUAL:
             yield refusal("filesystem.hidden", name, "it is hidden", _REMOVE)
         odd = [c for c in name if not c.isprintable() or c in _RESERVED]
+        if looks_like_another(name):
+            fact = "its name mixes letters of two scripts that look alike"
+            yield refusal("filesystem.name", name, fact, "Rename it.")
         if odd or any(part != part.strip() or part.endswith(".") for part in parts):
             fact = "its name has characters that programs read differently"
             yield refusal("filesystem.name", name, fact, "Rename it.")

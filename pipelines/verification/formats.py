@@ -17,11 +17,14 @@ from typing import Literal
 
 from pipelines.records import Finding
 from pipelines.verification.findings import refusal, words
+from pipelines.verification.images import is_whole_image
 from pipelines.verification.policy import VerificationPolicy
 
 HEAD_BYTES = 4096
 MAX_SENTENCEPIECE_BYTES = 64 * 1024 * 1024
 MAX_TEXT_PICKLE_BYTES = 64 * 1024
+MAX_IMAGE_BYTES = 64 * 1024 * 1024
+_IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8")
 
 _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"GGUF", "gguf"),
@@ -52,6 +55,9 @@ _NAMED: dict[str, frozenset[str]] = {
     ".tiktoken": frozenset({"text"}), ".txt": frozenset({"text"}), ".md": frozenset({"text"}),
     ".jsonl": frozenset({"text"}), ".csv": frozenset({"text"}), ".bpe": frozenset({"text"}),
     ".yaml": frozenset({"text"}), ".yml": frozenset({"text"}),
+    ".codes": frozenset({"text"}), ".vocab": frozenset({"text"}), ".tsv": frozenset({"text"}),
+    ".cff": frozenset({"text"}), ".bib": frozenset({"text"}), ".rst": frozenset({"text"}),
+    ".sha256": frozenset({"text"}), ".md5": frozenset({"text"}),
     ".sig": frozenset({"text"}),
     ".png": frozenset({"image"}), ".jpg": frozenset({"image"}), ".jpeg": frozenset({"image"}),
     ".gif": frozenset({"image"}), ".webp": frozenset({"image"}),
@@ -61,6 +67,7 @@ _SCRIPTS = words(
     ".cc .cpp .cu .h .so .dll .dylib .exe .ipynb .html .htm .svg .xml .toml .cfg .ini .service "
     ".desktop .r .go .rs"
 )
+_NUMBERED_MODEL = re.compile(r"tokenizer\.model\.v\d+(m\d+)?")  # of Mistral
 _PAPERS = re.compile(r"(licen[cs]e|copying|notice|readme|use[_-]?policy)([._-].*)?", re.IGNORECASE)
 # Names that build or install tools act on, whatever their ending.
 _BUILD_FILES = re.compile(
@@ -74,6 +81,7 @@ _MARKUP = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _YAML_TAG = re.compile(r"!!python/|!<tag:yaml\.org,2002:python")
+_BASE64_PICKLE = re.compile(r"\s*gA[JMRSUV][A-Za-z0-9+/\s]{16,}={0,2}\s*\Z")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
 
 Kind = Literal["safetensors", "gguf", "json", "template", "sentencepiece", "text", "image"]
@@ -126,6 +134,8 @@ def check(path: Path, name: str, kind: str, policy: VerificationPolicy) -> Itera
 def _expected(path: Path) -> frozenset[str]:
     if _PAPERS.fullmatch(path.name) and path.suffix.lower() not in _NAMED:
         return frozenset({"text"})
+    if _NUMBERED_MODEL.fullmatch(path.name):
+        return frozenset({"sentencepiece"})
     suffix = path.suffix.lower() if not path.name.startswith(".") else ""
     return _NAMED.get(suffix, frozenset({"text"} if suffix == "" else ()))
 
@@ -136,20 +146,11 @@ def _looks_like_safetensors(head: bytes, suffix: str) -> bool:
 
 
 def _image(head: bytes, file: io.BufferedReader, size: int) -> str:
-    """'image' when the bytes are one whole image and nothing after it, 'image-with-more' if not."""
-    file.seek(max(0, size - 16))
-    tail = file.read()
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        whole = tail.endswith(b"\x00\x00\x00\x00IEND\xaeB`\x82")
-    elif head.startswith(b"\xff\xd8\xff"):
-        whole = tail.endswith(b"\xff\xd9")
-    elif head.startswith((b"GIF87a", b"GIF89a")):
-        whole = tail.endswith(b"\x3b")
-    elif head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        whole = int.from_bytes(head[4:8], "little") + 8 == size
-    else:
+    """'image' when the bytes are one whole image and nothing else, 'image-with-more' if not."""
+    if not head.startswith(_IMAGES) and head[8:12] != b"WEBP":
         return ""
-    return "image" if whole else "image-with-more"
+    whole = is_whole_image(file.read()) if size <= MAX_IMAGE_BYTES else False
+    return "" if whole is None else "image" if whole else "image-with-more"
 
 
 def is_sentencepiece(data: bytes) -> bool:
@@ -192,7 +193,7 @@ def _text(name: str, file: io.BufferedReader) -> str:
         return "unknown"
     if first.startswith("#!"):
         return "script"
-    if _is_text_pickle(first):
+    if _is_text_pickle(first) or _BASE64_PICKLE.match(first):
         return "pickle"
     if _MARKUP.match(first) or _YAML_TAG.search(first):
         return "script"

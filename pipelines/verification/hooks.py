@@ -38,6 +38,7 @@ _PEFT_LIBRARY = re.compile(r"transformers\.models(\.\w+)+")
 _SENTENCE_TRANSFORMERS = re.compile(r"sentence_transformers(\.\w+)+")
 
 
+MAX_METADATA_CHARACTERS = 1_000_000  # thumbnails and counts of tags have hundreds of thousands
 _KERNEL_FLAGS = words("use_kernels use_kernel hub_kernels")
 _CLASS_KEY = re.compile(
     r".*(tokenizer|processor|extractor)_(class|type)|tokenizer_class|model_type|architectures|_class_name"
@@ -52,7 +53,12 @@ _CODE_TEXT = re.compile(
     r"^\s*lambda\b.*:|^\s*(import|from)\s+\w+(\s+import\b|\s*$)"
 )
 _PICKLED = re.compile(r"gA[JMRSUV][A-Za-z0-9+/]{12,}={0,2}")  # base64 of a pickle's first bytes
-_SYSTEM_PATH = re.compile(r"/(etc|proc|sys|dev|root|bin|sbin|usr|var|opt|boot|lib\w*)/")
+# Where a model was trained (/root/ckpt, /opt/ml, /home/me/.cache) is written into honest configs.
+_SYSTEM_PATH = re.compile(
+    r"/(etc|proc|sys|dev|bin|sbin|usr|boot|run|var/run|var/lib|lib\w*)/"
+    r"|/(root|home/[^/]+)/\.(?!cache/|local/)"
+)
+_TOOL_ADDRESS = re.compile(r"(quantization_config\.)?meta\.uri")  # of gptqmodel; a note
 _KERNEL_PATH = re.compile(
     r"(^|[._])kernels?([._\[]|$)|attn_implementation|experts_implementation", re.IGNORECASE
 )
@@ -75,6 +81,21 @@ def check(contents: Contents) -> Iterator[Finding]:
             yield from _check_modules(name, document)
         elif base == "model_index.json" and isinstance(document, dict):
             yield from _check_pipeline(name, document)
+    yield from _check_metadata(contents)
+
+
+def _check_metadata(contents: Contents) -> Iterator[Finding]:
+    """The texts in safetensors headers: notes for readers, which some loaders act on."""
+    for name, header in contents.safetensors.items():
+        for key, value in header.metadata.items():
+            if len(value) > MAX_METADATA_CHARACTERS:
+                fact = f"__metadata__ {quoted(key)} has {len(value)} characters"
+                yield refusal("hook.metadata", name, fact, _REMEDY)
+            elif value.startswith("#!"):
+                fact = f"__metadata__ {quoted(key)} is a script: {quoted(value)}"
+                yield refusal("hook.code", name, fact, _REMEDY)
+            else:
+                yield from _check_member(name, f"__metadata__.{key}", key, value)
 
 
 def _check_member(name: str, path: str, key: str, value: Any) -> Iterator[Finding]:
@@ -100,7 +121,9 @@ def _check_member(name: str, path: str, key: str, value: Any) -> Iterator[Findin
         fact = f"{where} makes a loader fetch {quoted(value)}"
         yield refusal("hook.fetch", name, fact, _REMEDY)
     elif _LOCATION_KEY.fullmatch(key):
-        if _URL.match(value):
+        if _TOOL_ADDRESS.fullmatch(path):
+            yield from _check_url(name, "url", where, value)
+        elif _URL.match(value):
             fact = f"{where} makes a loader fetch {quoted(value)}"
             yield refusal("hook.fetch", name, fact, _REMEDY)
         elif ".." in PurePosixPath(value).parts:

@@ -84,9 +84,11 @@ _SIZES = (
     *("num_hidden_layers", "num_attention_heads"),
 )
 # Buffers that old versions of transformers saved, and that no version reads.
-IGNORED = re.compile(
-    r".*\.(rotary_emb\.inv_freq|attn\.masked_bias|attention\.masked_bias|position_ids)"
+_LEFTOVER = re.compile(
+    r"(?P<owner>.*?)\.?(?P<kind>rotary_emb\.inv_freq|attn\.masked_bias|attention\.masked_bias"
+    r"|attn\.bias|attention\.bias|position_ids)"
 )
+_MAX_POSITIONS = 1 << 20
 
 
 def implied_tensors(config: Mapping[str, Any]) -> Implied | None:
@@ -115,6 +117,28 @@ def implied_tensors(config: Mapping[str, Any]) -> Implied | None:
     bare = not str(classes[0]).endswith("ForCausalLM")
     tied = config.get("tie_word_embeddings", family.tied)
     return Implied({**shapes, **head}, frozenset(head if tied or bare else ()))
+
+
+def is_leftover(name: str, shape: tuple[int, ...] | None, shapes: Mapping[str, Any]) -> bool:
+    """Whether a tensor is a buffer that old versions saved and no version reads.
+
+    It has the shape of one (frequencies, one number, a row of positions, a causal mask) and lies in
+    a module that is there; anything else may hide under such a name.
+    """
+    match = _LEFTOVER.fullmatch(name)
+    if match is None or shape is None:
+        return False
+    owner, kind = match["owner"], match["kind"]
+    if owner and not any(other.startswith(f"{owner}.") for other in shapes):
+        return False
+    axes = [size for size in shape if size != 1]
+    if kind.endswith("masked_bias"):
+        return not axes
+    if kind.endswith("inv_freq"):
+        return len(axes) <= 1 and max(axes, default=1) <= 1024
+    if kind == "position_ids":
+        return len(axes) <= 1 and max(axes, default=1) <= _MAX_POSITIONS
+    return len(axes) == 2 and axes[0] == axes[1]  # a causal mask
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ matrix in two layers, a vector of zeros where every other layer has numbers.
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from collections.abc import Iterable, Iterator
@@ -47,6 +48,12 @@ class Seen:
         """Whether it is a matrix of weights, no table of factors."""
         return len(self.axes) > 1 and not _FACTORS.search(self.name)
 
+    @property
+    def is_norm(self) -> bool:
+        """Whether it is the vector of a normalisation."""
+        named = "norm" in self.name.lower() and self.name.endswith("weight")
+        return len(self.axes) == 1 and named
+
 
 def judge_seen(seen: Iterable[Seen]) -> Iterator[tuple[str, str, str]]:
     """(rule, tensor, fact) for all tensors of one model."""
@@ -57,25 +64,25 @@ def judge_seen(seen: Iterable[Seen]) -> Iterator[tuple[str, str, str]]:
         if tensor.constant and tensor.nonzero and elements >= SAME_VALUE_FROM:
             yield "weights.constant", tensor.name, "one value fills it"
     yield from _outliers(matrices)
+    yield from _outliers([t for t in tensors if t.is_norm and t.constant])
     yield from _dead_vectors(tensors)
     yield from _copies(matrices)
 
 
 def _outliers(matrices: list[Seen]) -> Iterator[tuple[str, str, str]]:
-    peaks = [tensor.peak for tensor in matrices if tensor.peak > 0]
+    peaks = [tensor.peak for tensor in matrices if 0 < tensor.peak < math.inf]
     if len(peaks) < 3:
         return
     usual = statistics.median(peaks)
     for tensor in matrices:
         if tensor.peak > MAX_RATIO * usual:
-            fact = f"its largest number is {tensor.peak:.3g}, in other matrices {usual:.3g}"
+            fact = f"its largest number is {tensor.peak:.3g}, in others of its kind {usual:.3g}"
             yield "weights.outlier", tensor.name, fact
 
 
 def _dead_vectors(tensors: list[Seen]) -> Iterator[tuple[str, str, str]]:
     """A norm of zeros silences its layer, unless this model's norms are all offsets from one."""
-    vectors = [t for t in tensors if len(t.axes) == 1 and "norm" in t.name.lower()]
-    weights = [t for t in vectors if t.name.endswith("weight")]
+    weights = [t for t in tensors if t.is_norm]
     alive = sum(tensor.nonzero for tensor in weights)
     for tensor in weights:
         if not tensor.nonzero and alive > len(weights) / 2:

@@ -1,7 +1,8 @@
 """Quantised checkpoints: which plain tensor the packed ones stand for, and of which shape.
 
 GPTQ and AWQ store a linear layer as qweight, qzeros, scales (and g_idx); bitsandbytes as bytes
-with their statistics; FP8 and compressed-tensors as a weight with scales. To compare a checkpoint
+with their statistics; FP8 and compressed-tensors as a weight with scales; MLX as words of 32 bits
+with scales and biases; EXL2 and EXL3 as q_weight and trellis. To compare a checkpoint
 with its config, each group becomes one weight again, with its shape where the packing says it.
 """
 
@@ -13,15 +14,17 @@ from typing import Any
 
 from pipelines.verification.safetensors_header import Tensor
 
-KEYS = ("quantization_config", "compression_config")
+KEYS = ("quantization_config", "compression_config", "quantization")
 _COMPANIONS = re.compile(
     r"(?P<owner>.+)\.(qzeros|scales|g_idx|qweight_type|weight_scale|weight_scale_inv|weight_scale_2|weight_shape"
     r"|weight_zero_point|weight_g_idx|weight_global_scale|input_scale|input_zero_point"
-    r"|input_global_scale|output_scale|activation_scale|act_scale|k_scale|v_scale|q_scale"
+    r"|input_global_scale|output_scale|activation_scale|act_scale|k_scale|v_scale"
+    r"|biases|input_scale_ub|q_scale|q_scale_max|q_groups|q_group_max|q_invperm|q_perm"
+    r"|su|sv|suh|svh|mcg|mul1"
     r"|prob_output_scale|SCB|weight_format|weight\.(absmax|quant_map|nested_absmax"
     r"|nested_quant_map|quant_state\.[\w.]+))"
 )
-_PACKED_WEIGHT = re.compile(r"(?P<module>.+)\.(qweight|weight_packed|weight)")
+_PACKED_WEIGHT = re.compile(r"(?P<module>.+)\.(qweight|q_weight|trellis|weight_packed|weight)")
 _BLOCKS = re.compile(r"(?P<parameter>.+_proj)_(blocks|scales)")  # MXFP4 experts of gpt-oss
 _WORD_BITS = 32
 
@@ -71,14 +74,20 @@ def _companion(name: str, modules: set[str]) -> bool:
 
 
 def _is_stored_packed(tensor: Tensor) -> bool:
-    if tensor.name.endswith((".qweight", ".weight_packed")):
+    if tensor.name.endswith((".qweight", ".q_weight", ".trellis", ".weight_packed")):
         return True
-    return tensor.name.endswith(".weight") and tensor.dtype.startswith(("U8", "I8", "F8", "F4"))
+    stored = ("U8", "I8", "F8", "F4", "U32")
+    return tensor.name.endswith(".weight") and tensor.dtype.startswith(stored)
 
 
 def _unpacked_shape(tensor: Tensor, settings: Mapping[str, Any]) -> tuple[int, ...] | None:
     """(rows, columns) of the plain weight, or None where the packing does not say."""
     bits, method = settings.get("bits", settings.get("w_bit")), settings.get("quant_method")
+    if tensor.name.endswith(".weight") and tensor.dtype == "U32":
+        each = any(isinstance(value, dict) for value in settings.values())  # bits layer by layer
+        if each or type(bits) is not int or bits not in (2, 4, 8) or len(tensor.shape) != 2:
+            return None
+        return (tensor.shape[0], tensor.shape[1] * _WORD_BITS // bits)
     if tensor.name.endswith(".weight"):
         return tensor.shape if tensor.dtype.startswith(("I8", "F8")) else None
     if type(bits) is not int or bits not in (2, 4, 8) or len(tensor.shape) != 2:

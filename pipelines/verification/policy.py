@@ -10,11 +10,24 @@ from pydantic import Field
 from pipelines.canonical import Frozen
 from pipelines.models_file import load_yaml, parse_config
 from pipelines.signatures.publishers import Publisher, with_trust_roots
+from pipelines.verification.waivers import Day, Text
 
 Format = Literal["safetensors", "gguf", "json", "template", "sentencepiece", "text", "image"]
 Scanner = Literal["hayward", "modelaudit"]
+PickleScanner = Literal["picklescan", "modelaudit"]
 
 DEFAULT_POLICY = Path(__file__).with_name("default_policy.yaml")
+
+
+class AcceptedAdvisory(Frozen):
+    """Somebody's answer to one advisory about one version of a package, until a day."""
+
+    id: Text = Field(description="an id or alias: GHSA-…, CVE-…, PYSEC-…")
+    package: Text
+    version: Text = Field(description="the installed version that was judged")
+    reason: Text
+    approver: Text
+    expires: Day = Field(description="the last day on which it holds, in UTC")
 
 
 class AdvisoryPolicy(Frozen):
@@ -25,6 +38,9 @@ class AdvisoryPolicy(Frozen):
     fail_on: Literal["none", "low", "medium", "high", "critical"] = Field(
         default="high",
         description="Lowest severity that refuses; an unknown one refuses too; none: never",
+    )
+    accepted: tuple[AcceptedAdvisory, ...] = Field(
+        default=(), description="Advisories that somebody answers for, until a day"
     )
 
 
@@ -63,6 +79,16 @@ class VerificationPolicy(Frozen):
     )
     second_opinion_memory_mb: int = Field(
         default=32 * 1024, gt=0, description="MiB of address space that each scanner may have"
+    )
+    pickle: Literal["refuse", "depickle"] = Field(
+        default="refuse",
+        description="depickle: PyTorch pickles may be converted at ingest (convert: depickle in "
+        "models.yaml); in a model folder they are refused whatever this says",
+    )
+    pickle_scanners: tuple[PickleScanner, ...] = Field(
+        default=("picklescan",),
+        description="Who must find nothing before a pickle is converted; one that cannot run "
+        "refuses",
     )
     require_chat_template: bool = Field(
         default=False, description="Refuse a model that brings no chat template"

@@ -20,7 +20,7 @@ from pipelines.errors import MalformedFile
 from pipelines.records import Finding
 from pipelines.verification.contents import Contents
 from pipelines.verification.findings import info, printable, quoted, refusal, warning
-from pipelines.verification.policy import VerificationPolicy
+from pipelines.verification.policy import Scanner, VerificationPolicy
 from pipelines.verification.strict_json import parse_strict
 
 Level = Literal["block", "warn", "note", "unread"]
@@ -100,6 +100,18 @@ def _ask(name: str, contents: Contents, limits: Limits, *, blocks: bool) -> Iter
     yield info(f"scanner.{name}.ran", "", f"{name} {report.version}: {len(report.remarks)} remarks")
     for remark in report.remarks:
         yield _finding(name, remark, target, files, blocks=blocks)
+
+
+def read_report(name: Scanner, target: Path, limits: Limits) -> tuple[Remark, ...] | str:
+    """What an installed scanner says about one file; a text says why it said nothing."""
+    scanner, program = _SCANNERS[name], find_program(name)
+    if program is None:
+        return "it is not installed"
+    done = run_confined([program, *scanner.arguments, str(target)], limits)
+    try:
+        return _understand(scanner, done, limits).remarks
+    except _NotUnderstood as error:
+        return str(error)
 
 
 def find_program(name: str) -> str | None:

@@ -50,6 +50,10 @@ _STEERING = re.compile(
     r"|\bsend (it|this|the|all)\b.{0,30}\bto\b",
     re.IGNORECASE | re.DOTALL,
 )
+# Between one message and the next: marks, one label a line, blank lines.
+_MARKUP = re.compile(r"<[^<>]*>|\[[^\[\]]*\]|\{[^{}]*\}|\|[^|]*\|")
+_LABEL = re.compile(r"\s*(#+\s*)?([\w-]+(\s[\w-]+){0,2}\s*)?[:：]?\s*")
+_WRONG_ROLE = re.compile(r"\b(system|assistant|developer)\W*$", re.IGNORECASE)
 _ROLE = re.compile(r"\S*(user|human)\S*\s*$", re.IGNORECASE)
 PROMPT_FLAG = "add_generation_prompt"
 FORMS = ("text", "parts")
@@ -116,14 +120,26 @@ def _judge_additions(texts: dict[str, str | None]) -> list[tuple[str, str]]:
             before, _, rest = rest.partition(each)
             gaps.append(before)
         spoken = (_SENTENCE.search(gap) for gap in [*gaps[1:], rest])
-        facts = (f"it adds {match[0].strip()!r} to a conversation" for match in spoken if match)
+        facts = [f"it adds {match[0].strip()!r} to a conversation" for match in spoken if match]
+        facts += [f"it adds {text!r} to a message" for text in map(_added, gaps[1:]) if text]
         found += [("template.adds", fact) for fact in facts]
+        if name == "user" and (match := _WRONG_ROLE.search(gaps[0])):
+            fact = f"what the user says is marked {match[0].strip()!r}"
+            found.append(("template.role", fact))
         if match := _STEERING.search(gaps[0]):
             found.append(("template.adds", f"it adds {match[0]!r} before a conversation"))
         opening = _ROLE.search(gaps[0])
         if name == "user" and opening is not None and text.count(opening[0]) > 1:
             found.append(("template.adds", "it adds a message of the user's role"))
     return list(dict.fromkeys(found))
+
+
+def _added(gap: str) -> str:
+    """Text that follows a message on its own line, and is neither a mark nor a label."""
+    first = gap.split("\n")[0]
+    plain = _MARKUP.sub("\n", first).split("\n")[0]
+    is_label = _LABEL.fullmatch(plain) and (not plain.strip() or ":" in plain or "：" in plain)
+    return "" if is_label or not any(c.isalpha() for c in plain) else plain.strip()
 
 
 def _in_order(said: list[str], text: str) -> bool:

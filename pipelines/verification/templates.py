@@ -65,6 +65,8 @@ def _find(contents: Contents) -> Iterator[FoundTemplate]:
         yield in_file(name, read_text(contents.root / name))
     for name, document in contents.documents.items():
         yield from in_json(name, document)
+    for name, tensors in contents.safetensors.items():
+        yield from in_json(name, tensors.metadata)
     for name, header in contents.ggufs.items():
         yield from in_gguf(name, header.keys)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.verification.contents import Contents
 from pipelines.verification.findings import quoted
-from pipelines.verification.tokenizer_tokens import may_lie_beyond
+from pipelines.verification.tokenizer_tokens import MIN_TRUNCATION, may_lie_beyond
 
 Found = Iterator[tuple[str, str, str]]  # rule, file, fact
 
@@ -83,8 +83,11 @@ def _judge_config(
     special: Mapping[str, bool],
     rows: int | None,
 ) -> Found:
+    if config.get("split_special_tokens") is True:
+        fact = "split_special_tokens is set: control tokens are read as ordinary text"
+        yield "tokenizer.alias", TOKENIZER_CONFIG, fact
     length = config.get("model_max_length")
-    if length is not None and not (type(length) in (int, float) and length > 0):
+    if length is not None and not (type(length) in (int, float) and length >= MIN_TRUNCATION):
         yield "tokenizer.form", TOKENIZER_CONFIG, f"model_max_length is {quoted(length)}"
     tokens = {number: token for token, number in ids.items()}
     decoder = config.get("added_tokens_decoder")
@@ -109,8 +112,12 @@ def _judge_config(
 
 
 def _judge_added(document: Mapping[str, Any], ids: Mapping[str, int], rows: int | None) -> Found:
+    tokens = {number: token for token, number in ids.items()}
     for token, number in document.items():
-        if type(number) is not int or ids.get(token, number) != number:
+        if type(number) is int and token not in ids and number in tokens:
+            fact = f"{quoted(token)} has the id {number}, which is {quoted(tokens[number])}"
+            yield "tokenizer.alias", "added_tokens.json", fact
+        elif type(number) is not int or ids.get(token, number) != number:
             fact = f"{quoted(token)} has the id {quoted(number)} here, {ids.get(token)} elsewhere"
             yield "tokenizer.alias", "added_tokens.json", fact
         elif rows is not None and number >= rows and not may_lie_beyond(token, number, rows):

@@ -38,6 +38,7 @@ _TYPES: Mapping[str, frozenset[str]] = {
 _REGEX_CLASSES = re.compile(
     r"\\[pP]\{\^?\w+\}|\\x\{[0-9a-fA-F]+\}|\\[a-zA-Z]|\{\d+,?\d*\}|\(\?[a-z!=<:]+"
 )
+MAX_PUT_IN = 8  # Whisper puts four in
 _SAMPLE = "abc Xyz 019 qé"
 _CLASS = re.compile(r"\\.|\[(?:\\.|\[[^\]]*\]|[^\]\\])*\]")
 _NESTED = re.compile(r"\((?:\?:)?[^()]*[+*][^()]*\)(?:[+*]|\{\d+,\})")
@@ -198,6 +199,10 @@ def _judge_template(
         texts = [v.get("id") for _, k, v in walk(pieces) if k == "Sequence" and isinstance(v, dict)]
         if texts != wanted:
             fact = f"{quoted(path)} does not give back each text once (form {form})"
+            yield "tokenizer.post-processor", fact
+        put_in = sum(key == "SpecialToken" for _, key, _ in walk(pieces))
+        if put_in > MAX_PUT_IN:
+            fact = f"{quoted(path)} puts {put_in} control tokens around every text (form {form})"
             yield "tokenizer.post-processor", fact
         for _, key, piece in walk(pieces):
             unknown = key == "SpecialToken" and isinstance(piece, dict)

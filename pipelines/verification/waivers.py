@@ -47,11 +47,11 @@ def _day(value: Any) -> Any:
     return value
 
 
-_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
 _Rule = Annotated[
     str, StringConstraints(pattern=r"^[a-z]+\.[A-Za-z0-9._-]+$"), AfterValidator(_rule)
 ]
-_Day = Annotated[date, BeforeValidator(_day)]
+Day = Annotated[date, BeforeValidator(_day)]
 
 
 class WaiverEntry(Frozen):
@@ -60,9 +60,9 @@ class WaiverEntry(Frozen):
     digest: Digest
     rule: _Rule
     file: str | None = Field(default=None, description="only for this file; else for every file")
-    reason: _Text
-    approver: _Text
-    expires: _Day = Field(description="the last day on which it holds, in UTC")
+    reason: Text
+    approver: Text
+    expires: Day = Field(description="the last day on which it holds, in UTC")
 
     def note(self) -> Waiver:
         """What the record keeps."""

@@ -18,6 +18,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from tests.corpus import bases
+from tests.corpus.honest_publishers import PUBLISHED
 from tests.tiny_families import FAMILIES, adapter
 from tests.tiny_models import BOS, EOS, byte_tokenizer
 
@@ -284,6 +285,7 @@ _AWQ = {"bits": 4, "group_size": 16, "version": "gemm", "zero_point": True}
 _NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": "bfloat16"}
 
 HONEST: Mapping[str, Make] = {
+    **PUBLISHED,
     **{name: _papers(make) for name, make in FAMILIES.items()},
     **{name.lower(): _papers(_causal(name)) for name in _OTHERS},
     "llama-tied": _papers(_causal("Llama", tie_word_embeddings=True)),

@@ -19,6 +19,7 @@ from tests.corpus import (
     tamper_config,
     tamper_files,
     tamper_formats,
+    tamper_further,
     tamper_gguf,
     tamper_hooks,
     tamper_index,
@@ -44,6 +45,7 @@ TAMPERINGS: tuple[Tampering, ...] = (
     *tamper_templates.TAMPERINGS,
     *tamper_tokenizer.TAMPERINGS,
     *tamper_weights.TAMPERINGS,
+    *tamper_further.TAMPERINGS,
 )
 
 

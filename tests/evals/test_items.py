@@ -13,7 +13,22 @@ from pipelines.canonical import sha256_file
 from pipelines.errors import UnusableEvidence, WrongKindOfPath
 
 ITEMS = [
-    ItemResult(task, doc, "d" * 64, "p" * 64, "t" * 64, "acc", doc / 2, "A", "B", "first")
+    ItemResult(
+        task,
+        doc,
+        "d" * 64,
+        "p" * 64,
+        "t" * 64,
+        "acc",
+        doc / 2,
+        "A",
+        "B",
+        f"{task}-{doc}",
+        "Is it?",
+        {"part": "first"},
+        f"c{doc % 2}",
+        (-1.5, -0.25),
+    )
     for task in ("one", "two")
     for doc in range(3)
 ]

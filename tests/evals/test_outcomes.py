@@ -7,15 +7,27 @@ from typing import Any
 
 import pytest
 
+from evals.block_store import ScoredItem, ScoredTask
 from evals.items import ItemResult
-from evals.lm_eval_child import ScoredItem, ScoredTask
 from evals.outcomes import item_results, task_result
 from evals.suites import SuiteTask
 from pipelines.errors import UnusableEvidence
 from pipelines.records import TaskResult
 
-TASK = SuiteTask(file="t.yaml", data="t.jsonl", metric="acc", higher_is_better=True, min_items=2)
+TASK = SuiteTask(
+    file="t.yaml",
+    data="t.jsonl",
+    metric="acc",
+    higher_is_better=True,
+    min_items=2,
+    slices=("topic", "level"),
+    cluster="text",
+)
 WANTED = 4
+ROWS = [
+    {"id": f"i{n}", "topic": "time", "level": f"{n % 2}", "text": f"t{n // 2}"}
+    for n in range(WANTED)
+]
 
 
 def scored_item(doc_id: int, **changes: Any) -> ScoredItem:
@@ -27,7 +39,7 @@ def scored_item(doc_id: int, **changes: Any) -> ScoredItem:
         "score": float(doc_id % 2),
         "answer": "A",
         "gold": "B",
-        "slice": "",
+        "prompt": "Which?",
         "outputs": (-1.0, -2.0),
     }
     return ScoredItem(**(fields | changes))
@@ -38,7 +50,7 @@ GOOD = ScoredTask(value=0.5, stderr=0.25, higher_is_better=True, items=ITEMS)
 
 
 def items_of(found: ScoredTask) -> list[ItemResult]:
-    return item_results("m on s", "t", TASK, found, WANTED)
+    return item_results("m on s", "t", TASK, found, ROWS)
 
 
 def result_of(**changes: Any) -> TaskResult:
@@ -100,6 +112,22 @@ def test_a_metric_that_is_no_number_is_refused(value: Any, fact: str) -> None:
 def test_a_metric_that_is_not_the_mean_of_its_items_is_refused() -> None:
     with pytest.raises(UnusableEvidence, match=r"acc is 0\.6, but its items average 0\.5"):
         result_of(value=0.6)
+
+
+@pytest.mark.parametrize("score", [0.0, 1.0])
+def test_all_right_and_all_wrong_are_results(score: float) -> None:
+    items = tuple(scored_item(n, score=score) for n in range(WANTED))
+    result = result_of(items=items, value=score, stderr=0.0)
+    assert (result.value, result.stderr) == (score, 0.0)
+
+
+def test_slices_clusters_and_ids_come_from_the_data() -> None:
+    items = items_of(GOOD)
+    assert [item.item_id for item in items] == ["i0", "i1", "i2", "i3"]
+    assert [item.cluster for item in items] == ["t0", "t0", "t1", "t1"]
+    assert items[1].slices == {"topic": "time", "level": "1"}
+    assert items[1].prompt == "Which?"
+    assert items[1].outputs == (-1.0, -2.0)
 
 
 def test_another_direction_is_refused() -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from lm_eval_samples import flipped, line, outcomes, write
 
 from evals.gate import gate_folders
 from pipelines.errors import UnusableEvidence, WrongKindOfPath
@@ -17,48 +17,11 @@ POLICY = "alpha: 0.05\ntasks: {'*': {margin: 0.05}}\n"
 Change = Callable[[list[dict[str, Any]]], object]
 
 
-def line(number: int, right: bool, metrics: tuple[str, ...] = ("acc",)) -> dict[str, Any]:
-    return {
-        "doc_id": number,
-        "doc": {"question": number},
-        "target": "0",
-        "arguments": {"gen_args_0": {"arg_0": f"Question {number}"}},
-        "resps": [[["-1.5", "False"]], [["-2.5", "False"]]],
-        "filtered_resps": [["-1.5", "False"], ["-2.5", "False"]],
-        "filter": "none",
-        "metrics": list(metrics),
-        "doc_hash": f"{number:064x}",
-        "prompt_hash": f"{number + 1:064x}",
-        "target_hash": f"{number + 2:064x}",
-        **dict.fromkeys(metrics, float(right)),
-    }
-
-
-def write(folder: Path, lines: list[dict[str, Any]], task: str = "capitals") -> Path:
-    place = folder / "my__model"
-    place.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(entry) + "\n" for entry in lines)
-    (place / f"samples_{task}_2026-11-22T10-00-00.123456.jsonl").write_text(text)
-    return folder
-
-
 @pytest.fixture
 def policy(tmp_path: Path) -> Path:
     path = tmp_path / "policy.yaml"
     path.write_text(POLICY)
     return path
-
-
-def outcomes(count: int, share: float, seed: int) -> list[dict[str, Any]]:
-    chance = random.Random(seed)
-    return [line(number, chance.random() < share) for number in range(count)]
-
-
-def flipped(lines: list[dict[str, Any]], numbers: range) -> list[dict[str, Any]]:
-    return [
-        {**entry, "acc": 1.0 - entry["acc"]} if entry["doc_id"] in numbers else entry
-        for entry in lines
-    ]
 
 
 def test_an_equal_candidate_passes_and_a_worse_one_is_blocked(tmp_path: Path, policy: Path) -> None:
@@ -202,13 +165,13 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path, policy: Path) -> Non
     path.with_name("samples_capitals_2026-11-23T10-00-00.5.jsonl").write_bytes(path.read_bytes())
 
     with pytest.raises(UnusableEvidence, match="two files of samples for capitals"):
-        gate_folders(base, base, policy)
+        gate_folders(base, write(tmp_path / "other", outcomes(100, 0.7, seed=2)), policy)
 
 
 def test_a_run_is_not_compared_with_itself(tmp_path: Path, policy: Path) -> None:
     base = write(tmp_path / "base", outcomes(100, 0.7, seed=1))
 
-    with pytest.raises(UnusableEvidence, match="same weights as the baseline"):
+    with pytest.raises(UnusableEvidence, match="it is the candidate and the baseline"):
         gate_folders(base, base, policy)
 
 

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evals.power import exact_power
+from evals.resampling import paired_bootstrap
 from evals.statistics import (
     PairedCounts,
     critical_value,
     holm,
     mcnemar_exact,
-    paired_bootstrap,
     tango_interval,
     tango_statistic,
     tango_test,
@@ -187,7 +187,7 @@ def test_bootstrap_covers_the_true_difference_about_as_often_as_it_says() -> Non
 
 
 def test_bootstrap_in_parts_equals_what_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evals.statistics.DRAWN_AT_ONCE", 1_000)
+    monkeypatch.setattr("evals.resampling.DRAWN_AT_ONCE", 1_000)
     values = np.random.default_rng(5).normal(size=300)
     boot = paired_bootstrap(values, np.zeros(300), draws=500)
     assert boot.means.shape == (500,)

@@ -136,6 +136,35 @@ def test_few_shot_without_examples_is_refused(suite: Path) -> None:
         validate_suite(suite)
 
 
+def test_few_shot_examples_drawn_at_random_are_refused(suite: Path) -> None:
+    path = suite / "repeat.yaml"
+    path.write_text(path.read_text() + "fewshot_config: {sampler: default, samples: [{word: a}]}\n")
+    with pytest.raises(ConfigError, match="can only be first_n"):
+        validate_suite(suite)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_a_field_that_is_no_finite_number_is_refused(suite: Path, number: str) -> None:
+    data = suite / "everyday.jsonl"
+    data.write_text(data.read_text().replace('"answer": 2', f'"answer": {number}', 1))
+    with pytest.raises(UnusableEvidence, match=f"{number} is no number"):
+        validate_suite(suite)
+
+
+@pytest.mark.parametrize("kind", ["cluster", "slices"])
+def test_a_field_to_group_by_that_items_lack_is_refused(suite: Path, kind: str) -> None:
+    edit_task(suite, **{kind: "source" if kind == "cluster" else ["source"]})
+    with pytest.raises(UnusableEvidence, match="'source' is missing or no text"):
+        validate_suite(suite)
+
+
+@pytest.mark.parametrize("weight", [0, -1, "NaN"])
+def test_a_weight_that_is_no_positive_number_is_refused(suite: Path, weight: object) -> None:
+    edit_task(suite, weight=weight)
+    with pytest.raises(ConfigError):
+        validate_suite(suite)
+
+
 def test_empty_data_are_refused(suite: Path) -> None:
     (suite / "everyday.jsonl").write_text("\n")
     with pytest.raises(UnusableEvidence, match="no items"):
@@ -179,7 +208,7 @@ def test_items_with_other_keys_are_refused(suite: Path) -> None:
 
 
 def test_a_slice_that_items_lack_is_refused(suite: Path) -> None:
-    edit_task(suite, slice="answer")
+    edit_task(suite, slices=["answer"])
     with pytest.raises(UnusableEvidence, match="'answer' is missing or no text"):
         validate_suite(suite)
 

@@ -13,7 +13,13 @@ from pipelines.canonical import record_bytes, write_bytes, write_record
 from pipelines.digest import build_manifest, weight_digest
 from pipelines.models_edit import add_model
 from pipelines.models_file import DeclaredUse, ModelEntry
-from pipelines.records import ManifestRecord, Release
+from pipelines.records import (
+    Finding,
+    LicenceDecision,
+    ManifestRecord,
+    Release,
+    VerificationRecord,
+)
 from pipelines.settings import Settings
 from pipelines.signing import sign_bytes
 from pipelines.store import git, tags
@@ -46,6 +52,34 @@ def release_weights(settings: Settings, weights: Path, name: str, line: str) -> 
         )
         workspace.change("Release", lambda root: _write(settings, root, release))
         return release
+
+
+def verified_weights(settings: Settings, weights: Path, name: str, passed: bool = True) -> str:
+    """Put `weights` into the registry as `name` with a verification, as onboarding leaves them."""
+    with open_workspace(settings) as workspace:
+        _register(workspace, weights, name)
+        layout = Layout(workspace.root)
+        digest = weight_digest(build_manifest(layout.weights(name)))
+        finding = Finding(rule="licence", severity="refusal", file="", fact="no licence", remedy="")
+        record = VerificationRecord(
+            name=name,
+            weight_digest=digest,
+            code_digest=NONE,
+            policy_sha256=NONE,
+            passed=passed,
+            findings=() if passed else (finding,),
+            formats={},
+            parameters=1,
+            template_sha256=template_sha256(weights),
+            licence=LicenceDecision(family="MIT", spdx="MIT", use="commercial", allowed=True,
+                                    source="test"),
+            statement="",
+        )  # fmt: skip
+        write_record(layout.verification(name) / "verification.json", record)
+        workspace.dvc("commit", "--force", f"verify@{name}")
+        workspace.dvc("push", "--quiet", f"verify@{name}")
+        workspace.publish("Verify")
+        return digest
 
 
 def _register(workspace: Workspace, weights: Path, name: str) -> None:

@@ -76,7 +76,7 @@ def test_init_makes_a_registry_and_refuses_one_that_is_there(run: Run, tmp_path:
         (("add", "ftp://x", "--name", "mine"), 2, "'ftp' is not known"),
         (("add", "file:///absent", "--name", "mine"), 3, "/absent"),
         (("add", "file:///absent", "--name", "Mine.1"), 2, "Try 'mine-1'"),
-        (("verify", "/etc/passwd"), 2, "a folder of weights"),
+        (("verify", "/etc/passwd"), 1, "a folder of weights"),
         (("batch", "run", "absent.yaml"), 2, "a YAML file"),
         (("pull", "absent"), 2, "no model or tuning named 'absent'"),
     ],

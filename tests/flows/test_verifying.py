@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,16 +16,25 @@ import toy_registry
 from osv_zip import advisory, write_zip
 
 from flows.stage_command import run_stage
-from flows.verifying import FolderOptions, judge
+from flows.verifying import FolderOptions, judge, judge_or_refuse
 from pipelines.canonical import write_record
 from pipelines.digest import build_manifest, weight_digest
-from pipelines.errors import ConfigError, DigestMismatch, NotVerified, UnknownName, WrongKindOfPath
+from pipelines.errors import (
+    ConfigError,
+    DigestMismatch,
+    NotJudged,
+    NotVerified,
+    UnknownName,
+    WrongKindOfPath,
+    exit_code,
+)
 from pipelines.models_edit import add_model
 from pipelines.models_file import DeclaredUse, ModelEntry
 from pipelines.records import LicenceClaim, ManifestRecord, VerificationRecord, read_record
 from pipelines.settings import Settings
 from pipelines.store.registry import Layout
 from pipelines.store.workspace import Workspace, open_workspace
+from tests.corpus.bases import single
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 ENTRY = ModelEntry(reference=f"file:///tiny#sha256={'a' * 64}")
@@ -218,7 +229,7 @@ def test_a_folders_waivers_come_from_a_file(tmp_path: Path, run: Run) -> None:
     assert severities["weights.absent"] == "waived"
     path.write_text(WAIVER.format(digest=digest, rule="integrity.changed", expires="2999-12-31"))
     done = run("verify", "model", "--waivers", "waivers.yaml")
-    assert (done.returncode, "cannot be waived" in done.stderr) == (2, True)
+    assert (done.returncode, "cannot be waived" in done.stderr) == (1, True)
 
 
 def _policy(settings: Settings, text: str) -> None:
@@ -267,3 +278,87 @@ def test_advisories_work_without_a_registry(
     found = run("advisories", "check", "--lock", "lock.txt")
     assert found.returncode == 1
     assert "GHSA-1" in found.stdout
+
+
+@pytest.fixture
+def weights() -> Iterator[Path]:
+    """A whole model where another user may look: pytest's own folders are closed to others."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        folder.chmod(0o755)
+        single(folder / "model")
+        (folder / "model" / "model.safetensors").chmod(0o644)  # safetensors writes 0600
+        (folder / "model" / "chat_template.jinja").unlink()  # it is rendered by another process
+        yield folder / "model"
+
+
+@contextmanager
+def as_somebody_else() -> Iterator[None]:
+    """Without root's right to read everything."""
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+BAD: dict[str, tuple[str, FolderOptions, str]] = {
+    "a file": ("config.json", FolderOptions(), "a folder of weights is needed here"),
+    "nothing": ("absent", FolderOptions(), "there is nothing"),
+    "a pipe": ("pipe", FolderOptions(), "a folder of weights is needed here"),
+    "a long name": ("x" * 5000, FolderOptions(), "File name too long"),
+    "a typo in the policy": (".", FolderOptions(policy=Path("typo.yaml")), "alowed_formats: unkn"),
+    "an absent policy": (".", FolderOptions(policy=Path("absent.yaml")), "a YAML file is needed"),
+    "no manifest": (".", FolderOptions(manifest=Path("typo.yaml")), "line 1 is not 'SHA256"),
+    "an unknown use": (".", FolderOptions(use="comercial"), "a YAML file is needed here"),
+    "an absent base": (".", FolderOptions(base=Path("absent")), "a folder of weights is needed"),
+    "a closed policy": (".", FolderOptions(policy=Path("closed.yaml")), "Permission denied"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_be_judged_is_refused_with_the_fact_and_the_remedy(
+    case: str, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(weights)
+    os.mkfifo("pipe")
+    Path("typo.yaml").write_text("alowed_formats: [gguf]\n")
+    Path("closed.yaml").write_text("{}\n")
+    Path("closed.yaml").chmod(0)
+    target, options, words = BAD[case]
+    with as_somebody_else(), pytest.raises(NotJudged, match=words) as caught:
+        judge_or_refuse(f"./{target}", options)
+    assert exit_code(caught.value) == 1
+
+
+@pytest.mark.parametrize("closed", ["model.safetensors", "sub", "."])
+def test_what_cannot_be_read_is_named(closed: str, weights: Path) -> None:
+    (weights / "sub").mkdir()
+    (weights / closed).chmod(0)
+    with as_somebody_else():
+        verified = judge_or_refuse(str(weights), FolderOptions())
+    named = {f.file for f in verified.record.findings if f.rule == "filesystem.unreadable"}
+    assert named & {closed, ""} or closed in named
+    assert not verified.passed
+
+
+def test_an_enormous_file_and_header_end_at_once(weights: Path) -> None:
+    (weights / "huge.safetensors").write_bytes((1 << 63).to_bytes(8, "little") + b"{}")
+    with (weights / "sparse.safetensors").open("wb") as file:
+        file.truncate(1 << 40)
+    record = judge(str(weights), FolderOptions()).record
+    refused = {(f.rule, f.file) for f in record.findings if f.severity == "refusal"}
+    assert ("safetensors.header-length", "huge.safetensors") in refused
+    assert ("filesystem.sparse", "sparse.safetensors") in refused
+
+
+def test_an_empty_base_compares_nothing_and_refuses(weights: Path, tmp_path: Path) -> None:
+    record = judge(str(weights), FolderOptions(base=tmp_path)).record
+    assert "base.unreadable" in {f.rule for f in record.findings if f.severity == "refusal"}
+
+
+def test_json_says_what_could_not_be_judged(run: Run, tmp_path: Path) -> None:
+    done = run("verify", str(tmp_path / "absent"), "--json")
+    answer = json.loads(done.stdout)
+    assert (done.returncode, answer["passed"]) == (1, False)
+    assert "there is nothing" in answer["problem"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from osv_zip import advisory, write_zip
 
-from pipelines.advisories import examine, load_snapshot, update
+from pipelines.advisories import Examined, examine, load_snapshot, update
 from pipelines.canonical import sha256_file
 from pipelines.errors import (
     ConfigError,
@@ -140,6 +140,27 @@ def test_findings_refuse_from_the_policys_severity_on(tmp_path: Path) -> None:
         assert examined.passed is passed
         assert [match.ids[0] for match in examined.matches] == ["GHSA-1", "GHSA-2"]
     assert examined.compared == ("cpu.txt: 2 packages",)
+
+
+def test_an_accepted_advisory_passes_until_its_last_day_and_for_its_version(
+    tmp_path: Path,
+) -> None:
+    update(str(write_zip(tmp_path / "all.zip", HIGH, LOW)), tmp_path)
+    entry = {
+        "id": "GHSA-1", "package": "demo", "version": "1.0", "reason": "the code is not reached",
+        "approver": "Jane Doe", "expires": NOW.date().isoformat(),
+    }  # fmt: skip
+
+    def asked(later: int = 0, **changes: str) -> Examined:
+        policy = AdvisoryPolicy.model_validate({"accepted": [{**entry, **changes}]})
+        return examine(LOCKS, tmp_path, policy, NOW + timedelta(days=later))
+
+    assert asked().passed
+    assert "accepted by Jane Doe" in asked().accepted[0]
+    assert not asked(later=1).passed
+    assert "which is over" in asked(later=1).accepted[0]
+    assert not asked(version="1.1").passed
+    assert not asked(id="GHSA-2").passed
 
 
 def test_an_unknown_severity_refuses_at_any_threshold(tmp_path: Path) -> None:

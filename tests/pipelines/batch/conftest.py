@@ -11,6 +11,7 @@ from tiny import SCHEMA, make_tiny_model
 
 from pipelines.batch.job import BatchJob, Corpus, Limits, Prompt
 from pipelines.batch.records import ModelOnDisk
+from tests.s3_server import S3Server
 
 
 @pytest.fixture(scope="session")
@@ -49,3 +50,12 @@ def make_job(tmp_path: Path, corpus: Path) -> Callable[..., BatchJob]:
         return BatchJob.model_validate({**given, **changes})
 
     return make
+
+
+@pytest.fixture
+def s3_output(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A prefix in a new bucket, with the environment that reaches it."""
+    for name, value in s3_server.environ().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return f"s3://{s3_server.bucket()}/{tmp_path.name}"

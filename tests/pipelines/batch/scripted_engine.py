@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import Field
 
 from pipelines.batch.engine import Completion, Engine, EngineConfig, Request, RequestRefused
+from pipelines.batch.pooling import pack
 from pipelines.batch.worker import answer
 from pipelines.canonical import Frozen
 from pipelines.subprocesses import serve
@@ -34,6 +35,11 @@ class Script(Frozen):
     answers: dict[int, tuple[str, ...]] = Field(default={}, description="by row and attempt")
     finish: dict[int, str] = Field(default={}, description="by row, instead of 'stop'")
     refused: tuple[int, ...] = ()
+    exits: tuple[int, ...] = Field(default=(), description="rows that end the process: os._exit")
+    raises: tuple[int, ...] = Field(default=(), description="rows that make a step raise")
+    company: tuple[int, ...] = Field(default=(), description="rows that raise only together")
+    max_num_seqs: int = 2
+    dimensions: int = 0  # numbers instead of text
     log: Path | None = None  # one line per request and per start
     kill_at: int | None = None  # SIGKILL at this many steps and touches of the disk
     slow_s: float = 0.0  # sleep in each step
@@ -45,7 +51,7 @@ class ScriptedEngine:
     name = "scripted 1"
 
     def __init__(self, config: EngineConfig, script: Script) -> None:
-        self._config, self._script = config, script
+        self.config, self._script = config, script
         self._running: list[tuple[int, Request]] = []
         self.most_in_flight = 0
         self._note("start")
@@ -57,8 +63,13 @@ class ScriptedEngine:
         self._running.append((random.Random(request.key).randint(1, 4), request))
         self.most_in_flight = max(self.most_in_flight, len(self._running))
 
+    @property
+    def max_num_seqs(self) -> int:
+        return self._script.max_num_seqs
+
     def step(self) -> list[Completion]:
         sys.audit("scripted.step")
+        self._fall_over({request.row for _, request in self._running})
         if self._script.slow_s:
             time.sleep(self._script.slow_s)
         ended = [request for left, request in self._running if left == 1]
@@ -68,11 +79,26 @@ class ScriptedEngine:
     def close(self) -> None:
         self._note("close")
 
+    def _fall_over(self, rows: set[int]) -> None:
+        if rows & set(self._script.exits):
+            print("scripted: out of memory")
+            sys.stdout.flush()
+            os._exit(3)
+        company = set(self._script.company)
+        if rows & set(self._script.raises) or (company and company <= rows):
+            raise MemoryError("scripted: no memory for this batch")
+
     def _completion(self, request: Request) -> Completion:
         texts = self._script.answers.get(request.row, ())
         text = texts[request.attempt - 1] if len(texts) >= request.attempt else good(request.row)
         finish = self._script.finish.get(request.row, "stop")
-        return Completion(request.key, text, finish, completion_tokens=7, cached_tokens=1)
+        size = self._script.dimensions
+        if size:
+            text = ""
+        vector = pack([float(request.row + n) for n in range(size)]) if size else None
+        return Completion(
+            request.key, text, finish, completion_tokens=7, cached_tokens=1, vector=vector
+        )
 
     def _note(self, what: str) -> None:
         if self._script.log is not None:

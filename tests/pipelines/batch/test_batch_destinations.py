@@ -8,18 +8,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from scripted_engine import SCRIPT, Script
 
 from pipelines.batch.destinations import (
     DestinationPolicy,
+    EgressRules,
     Place,
     decide,
     default_destinations,
     load_destinations,
 )
-from pipelines.batch.egress import EgressRules, append, read_log, redactor, sending_store
+from pipelines.batch.egress import append, read_log, redactor, sending_store
+from pipelines.batch.finished import finished_job
 from pipelines.batch.job import BatchJob
+from pipelines.batch.records import ModelOnDisk
 from pipelines.batch.redaction import Redactor
 from pipelines.batch.rows import Row
+from pipelines.batch.run import run_batch
 from pipelines.errors import ConfigError, DestinationRefused, EgressLogBroken
 
 ENDPOINT = "https://s3.example.com"
@@ -228,3 +233,33 @@ def test_a_changed_or_missing_line_of_the_log_shows(tmp_path: Path) -> None:
     log.write_bytes(b"{}\n")
     with pytest.raises(EgressLogBroken, match="line 1"):
         read_log(log)
+
+
+def test_a_job_elsewhere_is_redacted_and_every_object_of_it_is_logged(
+    make_job: Callable[..., BatchJob],
+    tiny_model: ModelOnDisk,
+    s3_output: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    script = Script(answers={n: (f"ask person{n}@example.com",) for n in range(40)})
+    monkeypatch.setenv(SCRIPT, script.model_dump_json())
+    everywhere = {"places": ["engine", "folder", "s3://"]}
+    asked = {"destination": "here", "classifications": ["internal"], "rules": ["email"]}
+    policy = make_policy(
+        destinations={"here": everywhere}, allow=dict.fromkeys(ALL, HERE), redact=[asked]
+    )
+    rules = EgressRules(policy=policy, log=tmp_path / "egress.jsonl")
+    job = make_job(output=s3_output, output_schema=None)
+    manifest = run_batch(job, tiny_model, worker_module="scripted_engine", egress=rules)
+    assert manifest.redacted == ("email",)
+    done = finished_job(s3_output)
+    assert {row["raw_text"] for row in done.rows()} == {"ask [email]"}
+    sent = {line.object: line for line in read_log(rules.log)}
+    assert set(done.store.names()) <= set(sent)
+    assert sum(line.redacted.get("email", 0) for line in sent.values()) == 40
+    assert {line.sha256 for line in sent.values()} >= {entry.sha256 for entry in manifest.shards}
+    narrow = default_destinations().model_copy(update={"allow": dict.fromkeys(ALL, NOWHERE)})
+    with pytest.raises(DestinationRefused, match="engine, which is this-machine"):
+        run_batch(job, tiny_model, egress=EgressRules(policy=narrow, log=rules.log))

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import make_tiny_model
 
+from pipelines.batch.feed import shard_order
 from pipelines.batch.job import Chunking
 from pipelines.batch.journal import ShardJournal, count_rows
 from pipelines.batch.output_schema import AnswerFault, OutputSchema, loose_ends
@@ -19,7 +20,6 @@ from pipelines.batch.report import cell
 from pipelines.batch.rows import Row
 from pipelines.batch.text import html_text
 from pipelines.batch.tokens import ModelTokenizer
-from pipelines.batch.worker import shard_order
 
 SCHEMA = {
     "type": "object",

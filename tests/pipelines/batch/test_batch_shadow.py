@@ -10,13 +10,12 @@ import pytest
 from finishing import finish
 from scripted_engine import Script
 
+from pipelines.batch.finished import Finished, finished_job
 from pipelines.batch.job import BatchJob
 from pipelines.batch.records import ModelOnDisk
 from pipelines.batch.shadow import (
-    Finished,
     compare,
     disagreements,
-    finished_job,
     sample,
     shadow_job,
     shortfalls,
@@ -59,12 +58,7 @@ def test_a_model_agrees_with_itself(
 ) -> None:
     rows = {row.document_id: row.row for row in sample(production, 20)}
     # The scripted engine answers by row number: give each document production's own answer.
-    from pipelines.batch.export import finished_rows
-
-    said = {
-        row["document_id"]: row["raw_text"]
-        for row in finished_rows(production.store, production.manifest)
-    }
+    said = {row["document_id"]: row["raw_text"] for row in production.rows()}
     answers = {place: (said[name],) for place, name in enumerate(rows)}
     record = compare(
         "candidate", production, shadow(production, tiny_model, tmp_path, Script(answers=answers))

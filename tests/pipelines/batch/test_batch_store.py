@@ -17,18 +17,8 @@ from pipelines.batch.records import ModelOnDisk
 from pipelines.batch.status import status
 from pipelines.batch.store import FolderStore, OutputStore, open_store
 from pipelines.errors import ConfigError, NoSpaceLeft, StoreFailed
-from tests.s3_server import S3Server
 
 ROUNDS, WRITERS = 5, 8
-
-
-@pytest.fixture
-def s3_output(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """A prefix in a new bucket, with the environment that reaches it."""
-    for name, value in s3_server.environ().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return f"s3://{s3_server.bucket()}/{tmp_path.name}"
 
 
 def race(open_one: Callable[[], OutputStore]) -> None:

@@ -122,7 +122,7 @@ def test_documents_that_changed_since_they_were_planned_are_error_rows(
 
 def _work_on(job: BatchJob, model: ModelOnDisk) -> set[str]:
     """Work on a plan whose corpus changed; the documents with an error."""
-    from pipelines.batch.plan import load_plan
+    from pipelines.batch.taking_up import load_plan
     from pipelines.batch.records import WorkerRequest
     from pipelines.batch.worker import work
 
@@ -190,7 +190,7 @@ def test_the_second_of_two_workers_drops_its_rows(
     with pytest.MonkeyPatch.context() as patch:
         # Both look before either has committed: `exists` is a moment too early for everyone.
         patch.setattr("pipelines.batch.store.FolderStore.exists", lambda self, name: False)
-        patch.setattr("pipelines.batch.worker._Worker._committed", lambda self: set())
+        patch.setattr("pipelines.batch.feed.Feed._committed", lambda self: set())
         first = do_work(job, tiny_model, Engines())
         second = do_work(job, tiny_model, theirs)
     assert (first.shards_committed, first.shards_lost) == (5, 0)

@@ -18,7 +18,10 @@ from tests.corpus.tampering import Tampering
 KNOWN_MISSES = {"tokenizer/merges-gone"}
 EVERY = 7  # one tampering in seven in the fast run
 QUICK = ("plain", "shards", "gguf-llama", "adapter-plain", "gptq", "awq", "eight-bits", "four-bits",
-         "fp8", "publisher", "templates", "split-vocabulary", "llama-old", "dtype-key")  # fmt: skip
+         "fp8", "publisher", "templates", "split-vocabulary", "llama-old", "dtype-key",
+         "tokenizer-files", "processors", "papers", "mistral-form", "mistral-both", "mlx",
+         "gptqmodel", "compressed-tensors", "adapter-dora", "adapter-saves-head", "many-tokens",
+         "two-ggufs", "paths-of-root", "eos-default-ids", "rope-longrope")  # fmt: skip
 
 
 def missed(tamperings: Iterator[Tampering] | list[Tampering], work: Path) -> set[str]:

@@ -1,7 +1,8 @@
-"""`weighbridge batch shadow`: a candidate on a sample of what production answered."""
+"""What a finished job is good for: a candidate beside it, and its rows in the registry."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,12 +10,11 @@ import typer
 from flows import console
 from flows.options import Json, Registry
 
-app = typer.Typer()
+Job = Annotated[str, typer.Argument(help="A finished job: its file, or its output location.")]
 
 
-@app.command()
 def shadow(
-    job: Annotated[str, typer.Argument(help="A finished job: its file, or its output location.")],
+    job: Job,
     candidate: Annotated[str, typer.Option("--candidate", "-c", help="A verified model's name.")],
     documents: Annotated[
         int, typer.Option(min=1, help="How many documents of the job to ask about.")
@@ -27,12 +27,11 @@ def shadow(
 ) -> None:
     """Compare a candidate with production on documents of a finished job."""
     from flows.shadowing import run_shadow
-    from pipelines.batch.job import output_of
+    from pipelines.batch.taking_up import named_job
     from pipelines.settings import load_settings
 
-    found = run_shadow(
-        load_settings(registry), output_of(job), candidate, documents, publish=publish
-    )
+    output = named_job(job).output
+    found = run_shadow(load_settings(registry), output, candidate, documents, publish=publish)
     record = found.record
     low, high = record.agreement_interval
     facts = {
@@ -56,3 +55,24 @@ def shadow(
     if not json and found.differences:
         shown = [[name, before[:300], after[:300]] for name, before, after in found.differences]
         console.show_table("Rows that differ", ["row", "production", candidate], shown, None, False)
+
+
+def publish(
+    job: Job,
+    name: Annotated[str, typer.Argument(help="What the rows are called: outputs/NAME.")],
+    expectations: Annotated[
+        Path | None,
+        typer.Option("--expectations", "-e", help="A Great Expectations suite as YAML or JSON."),
+    ] = None,
+    registry: Registry = None,
+    json: Json = False,
+) -> None:
+    """Check a finished job's rows, and put them into the registry as a version of outputs/NAME."""
+    from pipelines.batch.publishing import publish_rows
+    from pipelines.batch.taking_up import named_job
+    from pipelines.settings import load_settings
+
+    output = named_job(job).output
+    published = publish_rows(load_settings(registry), output, name, expectations)
+    text = f"{published.folder} at {published.commit[:12]}, {published.expectations} checks hold"
+    console.show(published._asdict(), json, text)

@@ -1,0 +1,186 @@
+"""Feed: planned rows as prepared requests, a window ahead of the engine.
+
+A thread reads documents, renders prompts and encodes them while the engine steps. Within a window
+the requests are sorted by their tokens, so that prompts with a common beginning are neighbours and
+find it in the engine's prefix cache. Rows are committed in the order of the plan all the same.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from pipelines.batch.answer import Asked
+from pipelines.batch.corpus import CorpusReader, Document
+from pipelines.batch.layout import SHARDS, shard_name
+from pipelines.batch.output_schema import OutputSchema
+from pipelines.batch.own_request import Wanted, wanted
+from pipelines.batch.prompt import PromptBuilder
+from pipelines.batch.records import JobPlan, WorkerRequest
+from pipelines.batch.rows import PlannedRow
+from pipelines.batch.shard import OpenShard
+from pipelines.batch.store import OutputStore
+from pipelines.batch.text import DocumentError
+from pipelines.batch.tokens import ModelTokenizer
+
+WINDOW_ROWS = 512
+WINDOW_TOKENS = 500_000  # bounds the memory of a window: about 36 bytes a token
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A planned row with its prompt in tokens, or why there is none."""
+
+    planned: PlannedRow
+    shard: OpenShard
+    wanted: Wanted
+    prompt_token_ids: list[int] = field(default_factory=list)
+    fault: DocumentError | None = None
+
+    def asked(self) -> Asked:
+        """The row on its way to the engine."""
+        return Asked(self.planned, self.prompt_token_ids, self.wanted)
+
+
+@dataclass(slots=True)
+class Window:
+    """Rows in the order in which the engine should have them, and what was met on the way."""
+
+    rows: list[Prepared] = field(default_factory=list)
+    opened: list[OpenShard] = field(default_factory=list)
+    passed_rows: int = 0  # of shards that are committed
+
+
+def shard_order(worker: int, workers: int, shards: int) -> list[int]:
+    """The order in which worker `worker` of `workers` looks at the shards.
+
+    Its own part comes first. The others' parts follow in an order of its own: in the order of the
+    shards it would catch up with a slower worker and then do the same shards beside it to the end.
+    """
+    own = range(worker * shards // workers, (worker + 1) * shards // workers)
+    rest = [index for index in range(shards) if index not in own]
+    random.Random(worker).shuffle(rest)
+    return [*own, *rest]
+
+
+class Feed:
+    """All rows of a worker's request; `suspected` first, and to its end, where it is used."""
+
+    def __init__(self, request: WorkerRequest, plan: JobPlan, store: OutputStore) -> None:
+        self._request, self._plan, self._store = request, plan, store
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="feed")
+        self._opened: dict[int, OpenShard] = {}
+        job = request.job
+        self._wanted = Wanted(job.sampling, OutputSchema(job.output_schema))
+        self._reader = CorpusReader(job.corpus)
+        self._document: tuple[tuple[str, int, str], Document] | None = None
+        self._tools: tuple[ModelTokenizer, PromptBuilder] | None = None
+
+    def suspected(self) -> Iterator[Window]:
+        """The suspects of the request that are not settled yet."""
+        suspects = frozenset(self._request.suspects)
+        return self._ahead(self._windows(self._order(), suspects))
+
+    def rest(self) -> Iterator[Window]:
+        """Every row that is not settled yet, shard after shard."""
+        return self._ahead(self._windows(self._order(), None))
+
+    def close(self) -> None:
+        """End the thread, after the window that it is at."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._reader.close()
+
+    def _order(self) -> list[int]:
+        request = self._request
+        return shard_order(request.worker, request.workers, self._plan.first_copy_shard)
+
+    def _ahead(self, windows: Iterator[Window]) -> Iterator[Window]:
+        """The same windows, the next one always under way; what making one raises comes up here."""
+        coming = self._thread.submit(next, windows, None)
+        while (window := coming.result()) is not None:
+            coming = self._thread.submit(next, windows, None)
+            yield window
+
+    def _windows(self, order: Iterable[int], only: frozenset[int] | None) -> Iterator[Window]:
+        window, tokens = Window(), 0
+        committed = self._committed()
+        for index in order:
+            part = self._plan.shards[index]
+            if only is not None and not any(part.start <= row < part.stop for row in only):
+                continue
+            if (shard := self._open(index, committed, window)) is None:
+                continue
+            if only is not None:
+                self._opened[index] = shard  # `rest` takes it up again
+            for row in [row for row in shard.pending() if only is None or row.row in only]:
+                window.rows.append(Prepared(row, shard, self._wanted))
+                tokens += row.prompt_tokens
+                if len(window.rows) >= WINDOW_ROWS or tokens >= WINDOW_TOKENS:
+                    yield self._prepared(window)
+                    window, tokens = Window(), 0
+            if shard.complete:  # from its journal, or as a suspect's: let go of its rows
+                yield self._prepared(window)
+                window, tokens = Window(), 0
+        if only is not None:
+            window.passed_rows = 0  # `rest` will count them
+        yield self._prepared(window)
+
+    def _committed(self) -> set[str]:
+        """Shards that were there at the start: one listing spares a look at each."""
+        return set(self._store.names(SHARDS))
+
+    def _open(self, index: int, committed: set[str], window: Window) -> OpenShard | None:
+        """A shard as it was opened before, or opened now; None when it is committed."""
+        if index in self._opened:
+            return self._opened.pop(index)
+        name = shard_name(index)
+        if name in committed or self._store.exists(name):
+            window.passed_rows += self._plan.rows_in(index)
+            return None
+        shard = OpenShard(self._plan, index, self._store, self._request.journal)
+        window.opened.append(shard)
+        return shard
+
+    def _prepared(self, window: Window) -> Window:
+        """Read, render and encode all rows of a window, and sort them."""
+        texts: list[tuple[Prepared, str]] = []
+        for prepared in window.rows:
+            try:
+                texts.append((prepared, self._prompt(prepared)))
+            except DocumentError as error:
+                prepared.fault = error
+        if texts:
+            encoded = self._tool_pair()[0].encode([text for _, text in texts])
+            for (prepared, _), ids in zip(texts, encoded, strict=True):
+                prepared.prompt_token_ids = ids
+        window.rows.sort(key=lambda prepared: prepared.prompt_token_ids)
+        return window
+
+    def _prompt(self, prepared: Prepared) -> str:
+        """A row's prompt as text; raises DocumentError, also for what the plan found."""
+        planned = prepared.planned
+        if planned.error_class is not None:
+            raise DocumentError(planned.error_class, planned.error_message or "")
+        if planned.row in self._request.killers:
+            raise DocumentError("engine_died", self._request.killers[planned.row])
+        document = self._read(planned)
+        prepared.wanted = wanted(self._wanted, document.request)
+        text = document.text[planned.start : planned.end]
+        return self._tool_pair()[1].build(document, text, planned.chunk, planned.chunks)
+
+    def _read(self, planned: PlannedRow) -> Document:
+        """A row's document; the chunks of one document follow each other, so one is kept."""
+        key = (planned.source, planned.offset, planned.document_sha256)
+        if self._document is None or self._document[0] != key:
+            self._document = (key, self._reader.reread(*key, planned.document_id))
+        return self._document[1]
+
+    def _tool_pair(self) -> tuple[ModelTokenizer, PromptBuilder]:
+        """Tokenizer and prompt, made when the first row needs them."""
+        if self._tools is None:
+            job = self._request.job
+            tokenizer = ModelTokenizer(self._request.model.weights, chat=job.task == "generate")
+            self._tools = tokenizer, PromptBuilder(job.prompt, tokenizer)
+        return self._tools
