@@ -12,12 +12,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import (
+    batch_against_transformers,
+    batch_commit,
     batch_overhead,
+    batch_plan,
+    batch_prefix,
+    batch_resume,
+    batch_waves,
     demo_stages,
     evaluation_overhead,
     gate_simulation,
     ingest_local,
     store_transfer,
+    unchanged_night,
     verify_detection,
     verify_speed,
 )
@@ -27,10 +34,17 @@ from pipelines.errors import UnknownName
 BENCHMARKS: dict[str, Callable[[], list[Measure]]] = {
     "demo.stages": demo_stages.measure,
     "batch.overhead": batch_overhead.measure,
+    "batch.plan": batch_plan.measure,
+    "batch.against_transformers": batch_against_transformers.measure,
+    "batch.waves": batch_waves.measure,
+    "batch.prefix": batch_prefix.measure,
+    "batch.commit": batch_commit.measure,
+    "batch.resume": batch_resume.measure,
     "evaluation.overhead": evaluation_overhead.measure,
     "gate.simulation": gate_simulation.measure,
     "ingest.s3": store_transfer.measure,
     "ingest.local": ingest_local.measure,
+    "night.unchanged": unchanged_night.measure,
     "verify.speed": verify_speed.measure,
     "verify.detection": verify_detection.measure,
 }

@@ -83,6 +83,8 @@ def confine(root: str, limits: tuple[int, int, int], keep: Sequence[int]) -> Non
             os.close(number)
         _wait_as(child)
     os.close(held)
+    # kill(0) reaches one's process group across namespaces; the waiting process is in another one.
+    os.setpgid(0, 0)
     _enter_root(root, disk_bytes)
     _close_others({0, 1, 2, alive, *keep})
     for kind, most in (

@@ -22,6 +22,7 @@ from evals.resampling import (
     paired_bootstrap,
     standard_error,
 )
+from evals.sample_metrics import LOG
 from evals.statistics import (
     Floats,
     OneSided,
@@ -162,7 +163,14 @@ def _design_effect(gains: Floats, error: float, units: float) -> float:
 
 
 def _range(pair: PairedTask) -> float:
-    """How much one item's score can change: 1 for shares, else the spread of the scores and 0."""
+    """How much one item's score can change: 1 for shares, else the spread of the scores and 0.
+
+    Likelihoods have no bound, and two models agree on one by being the same: of them, the spread
+    of the changes that were seen.
+    """
+    if pair.metric.startswith(LOG) or pair.metric == "bits_per_byte":
+        gains = pair.candidate - pair.baseline
+        return max(float(gains.max()), 0.0) - min(float(gains.min()), 0.0)
     pooled = np.concatenate([pair.candidate, pair.baseline])
     low, high = min(float(pooled.min()), 0.0), max(float(pooled.max()), 0.0)
     return 1.0 if low == 0.0 and high <= 1.0 else high - low

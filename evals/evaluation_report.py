@@ -9,6 +9,7 @@ from pathlib import Path
 
 from evals.contamination import ContaminationRecord
 from evals.items import ItemResult
+from evals.suite_runs import standard_error
 from pipelines.canonical import write_bytes
 from pipelines.records import EvaluationRecord, TaskResult
 
@@ -70,7 +71,9 @@ def _rows(result: TaskResult, items: Sequence[ItemResult]) -> list[str]:
                 slices[f"{field}: {value}"].append(item.score)
     for name, scores in sorted(slices.items()):
         mean = math.fsum(scores) / len(scores)
-        rows.append(_row(result, name, len(scores), mean, _stderr(scores, mean)))
+        error = standard_error(scores)
+        stated = "n/a" if error is None else f"{error:.4f}"
+        rows.append(_row(result, name, len(scores), mean, stated))
     return rows
 
 
@@ -78,14 +81,6 @@ def _row(result: TaskResult, name: str, count: int, value: float, stderr: str) -
     arrow = "higher is better" if result.higher_is_better else "lower is better"
     cells = [_cell(result.task), f"{_cell(result.metric)} ({arrow})", _cell(name), str(count)]
     return f"| {' | '.join([*cells, f'{value:.4f}', stderr])} |"
-
-
-def _stderr(scores: Sequence[float], mean: float) -> str:
-    """Standard error of a mean, s / sqrt(n) with s over n - 1: lm-eval's formula for a task."""
-    if len(scores) < 2:
-        return "n/a"
-    variance = math.fsum((score - mean) ** 2 for score in scores) / (len(scores) - 1)
-    return f"{math.sqrt(variance / len(scores)):.4f}"
 
 
 def _cell(text: str) -> str:

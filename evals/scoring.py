@@ -11,7 +11,7 @@ from evals.blocks import plan_blocks, versions
 from evals.contamination import contamination
 from evals.engines import EngineConfig
 from evals.evaluation_report import write_report
-from evals.items import write_items
+from evals.items import ItemResult, write_items
 from evals.outcomes import item_results, task_result
 from evals.suite_runs import SuiteOutcome, SuiteRun, run_blocks
 from evals.suites import (
@@ -25,7 +25,7 @@ from evals.suites import (
 from evals.training_sets import TrainingSet, check_training_sets
 from pipelines.canonical import Frozen, sha256_file, write_record
 from pipelines.errors import DigestMismatch, UnusableEvidence
-from pipelines.records import EvaluationRecord
+from pipelines.records import EvaluationRecord, TaskResult
 from pipelines.template import template_sha256
 
 
@@ -85,14 +85,7 @@ def score(
     found = run_suite(config, checked, weights, suite, cache)
     if found.template_sha256 is not None:
         _check_template(config, checked, found.template_sha256)
-    tasks, items = [], []
-    for name, task in checked.tasks.items():
-        about = f"{config.name} on {config.suite_name}, task {name}"
-        rows = scored_rows(suite, task)
-        outcome = score_answers(about, task, found.tasks.get(name, ScoredTask()), rows)
-        items += item_results(about, name, task, outcome, rows)
-        digests = (task_digest(suite, name, task), sha256_file(suite / task.data))
-        tasks.append(task_result(about, name, task, outcome, digests))
+    tasks, items = _results(config, checked, suite, found)
     out.mkdir()
     record = EvaluationRecord(
         name=config.name,
@@ -143,6 +136,20 @@ def run_suite(
         "engine": config.engine,
     }
     return run_blocks(run, suite, folder, plan_blocks(suite, folder, bound))
+
+
+def _results(
+    config: ScoringConfig, suite: Suite, folder: Path, found: SuiteOutcome
+) -> tuple[list[TaskResult], list[ItemResult]]:
+    tasks, items = [], []
+    for name, task in suite.tasks.items():
+        about = f"{config.name} on {config.suite_name}, task {name}"
+        rows = scored_rows(folder, task)
+        outcome = score_answers(about, task, found.tasks.get(name, ScoredTask()), rows)
+        items += item_results(about, name, task, outcome, rows)
+        digests = (task_digest(folder, name, task), sha256_file(folder / task.data))
+        tasks.append(task_result(about, name, task, outcome, digests))
+    return tasks, items
 
 
 def _checked_suite(config: ScoringConfig, suite: Path) -> Suite:

@@ -3,7 +3,8 @@
 A task's mean can hold while one language collapses. Every slice that the suite reports by is tested
 for "worse than the baseline", Holm-corrected over all slices of the verdict, so that equal models
 are blocked by any of them in at most alpha of cases. A slice that is too small to show anything
-blocks only where the policy gives its key a margin.
+blocks only where the policy gives its key a margin; a loss that is shown to be smaller than that
+margin passes, as it does for a task.
 """
 
 from __future__ import annotations
@@ -49,7 +50,11 @@ def _verdict(
 ) -> SliceVerdict:
     task, key, value = names
     rule = policy.slices.get(key, SliceRule())
-    parts = [_judge_harm(harm_p, policy.alpha), _judge_size(seen, rule), _judge(seen, rule)]
+    within = _judge(seen, rule)
+    harm = _judge_harm(harm_p, policy.alpha)
+    if rule.margin is not None and within[0] == "pass" and harm[0] == "block":
+        harm = "pass", f"{harm[1]}, by less than the margin"
+    parts = [harm, _judge_size(seen, rule), within]
     return SliceVerdict(
         task=task,
         key=key,

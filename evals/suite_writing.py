@@ -126,7 +126,7 @@ def _task_file(task: str, items: Items) -> tuple[dict[str, object], str]:
         definition: dict[str, object] = {
             "output_type": "generate_until",
             "doc_to_text": "{{question}}\n\nGive the answer only.",
-            "doc_to_target": "{{answer}}",
+            "doc_to_target": "answer",
             "generation_kwargs": {
                 "until": [] if any("\n" in answer for answer in answers) else ["\n"],
                 "max_gen_toks": _tokens(max(map(len, answers))),
@@ -145,7 +145,7 @@ def _task_file(task: str, items: Items) -> tuple[dict[str, object], str]:
             "doc_to_text": "{{question}}\n\nAnswer with " + _literal(wanted) + ".",
             "doc_to_choice": list(items.labels),
         }
-    definition = {"output_type": "multiple_choice", **definition, "doc_to_target": "{{answer}}"}
+    definition = {"output_type": "multiple_choice", **definition, "doc_to_target": "answer"}
     return _with_metric(task, definition, "acc", {}), "acc"
 
 

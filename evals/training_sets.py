@@ -12,7 +12,6 @@ from pipelines.digest import build_manifest, weight_digest
 from pipelines.errors import DigestMismatch, UnusableEvidence, WrongKindOfPath
 from pipelines.models_file import ModelsFile
 from pipelines.records import TrainingRecord, read_record
-from pipelines.store.registry import Layout
 
 
 class TrainingSet(Frozen):
@@ -23,7 +22,7 @@ class TrainingSet(Frozen):
     sha256: str = ""
 
 
-def trained_on(layout: Layout, models: ModelsFile, name: str) -> tuple[TrainingSet, ...]:
+def trained_on(registry: Path, models: ModelsFile, name: str) -> tuple[TrainingSet, ...]:
     """The data of every tuning between a publisher's weights and `name`, the last one first.
 
     The first is held to the digest in the model's own training record, which raises WrongKindOfPath
@@ -32,9 +31,9 @@ def trained_on(layout: Layout, models: ModelsFile, name: str) -> tuple[TrainingS
     sets: list[TrainingSet] = []
     while (tuning := models.tunings.get(name)) is not None:
         # The record of the weights themselves is a dependency of this stage; a base's is not.
-        record = layout.origin(name) / "training.json"
+        record = registry / "evidence" / name / "origin" / "training.json"
         pinned = "" if sets else read_record(record, TrainingRecord).dataset_sha256
-        folder = layout.root / "datasets" / tuning.dataset
+        folder = registry / "datasets" / tuning.dataset
         sets.append(TrainingSet(name=tuning.dataset, folder=folder, sha256=pinned))
         name = tuning.base
     return tuple(sets)

@@ -23,7 +23,7 @@ from flows.options import (
 )
 
 if TYPE_CHECKING:
-    from flows.nightly_evaluation import NightRow
+    from flows.night_history import NightRow
     from flows.parameters import ModelForm
     from flows.reports import Onboarded
     from flows.verifying import Verified

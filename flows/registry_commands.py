@@ -153,6 +153,9 @@ def upgrade(
     if json:
         console.show(data, True, "")
         return
+    if not changes:
+        console.show(data, False, "Nothing to do: the registry is as the installed version has it.")
+        return
     rows = [[change.path, change.kind, change.why] for change in changes]
     title = "Changed" if apply else "Would change (--apply does it)"
     console.show_table(title, ["file", "change", "why"], rows, data, False)

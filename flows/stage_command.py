@@ -206,7 +206,7 @@ def _evaluate(run: StageRun) -> Path:
         suite_sha256=suite_digest(suite),
         code_digest=run.code_digest,
         engine=load_suite(suite).engine,
-        trained_on=trained_on(layout, run.models, name),
+        trained_on=trained_on(layout.root, run.models, name),
     )
     weights = run.weights(name)
     final = layout.evaluation(name, evaluation.suite)

@@ -72,7 +72,8 @@ def run_confined(
 ) -> Finished:
     """Run a program in an empty folder of its own until it ends or its time is over.
 
-    A program that runs out of memory or writes a larger file than it may ends with an error. Raises FileNotFoundError and PermissionError when it cannot be started.
+    A program that runs out of memory or writes a larger file than it may ends with an error.
+    Raises FileNotFoundError and PermissionError when it cannot be started.
     """
     with tempfile.TemporaryDirectory(prefix="weighbridge-") as folder:
         home = Path(folder) / "home"

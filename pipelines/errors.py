@@ -787,7 +787,7 @@ class NothingEvaluated(Failed):
 
     def __init__(self, failures: Sequence[str]) -> None:
         super().__init__(
-            f"nothing was evaluated, all {len(failures)} that were due failed: "
+            f"nothing was evaluated, all {len(failures)} that were due failed or were left out: "
             f"{'; '.join(failures)}. Mend the first cause and run the flow again."
         )
 

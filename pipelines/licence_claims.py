@@ -7,6 +7,7 @@ expression may name several: those that hold together (AND), and those to choose
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -14,13 +15,14 @@ from pipelines.licence_expression import Options, is_expression, options
 from pipelines.licence_facts import LicenceFacts, licence_facts
 from pipelines.licence_text import Identified, identify
 from pipelines.records import Finding, LicenceClaim
-from pipelines.verification.findings import listed, printable, quoted, refusal, warning
+from pipelines.verification.findings import listed, printable, quoted, refusal, refusals, warning
 
 # Claims that only point somewhere, and claims that say nothing.
 _POINTERS = ("license_link", "license.link")
 _HINTS = ("license_name", "license.name")
 _SILENT = frozenset({"", "unknown", "none", "license :: osi approved", "license"})
 _OTHER = frozenset({"other", "license :: other/proprietary license"})
+_FILE = re.compile(r"[\w./-]*(\.(md|txt|rst|gguf)|(un)?(licen[cs]e|copying)[\w.-]*)", re.IGNORECASE)
 _ASK = "Ask the publisher which licence holds, and take a revision that says so."
 # Texts of these families are recognised whatever their layout, so another wording is another text.
 _EXACT_ONLY = frozenset({"Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause"})
@@ -165,20 +167,32 @@ def _findings(subject: Subject, reading: _Reading) -> Iterator[Finding]:
         yield refusal("licence.unknown-text", source, fact, "Read it and add its family, or ask.")
     for source in reading.unknown:
         fact = f"{source}{of} is not a licence that is known here"
-        yield refusal("licence.unknown", "", fact, "Read its text and add its family to the data.")
+        remedy = "Read its text and add its family to the data."
+        yield from refusals("licence.unknown", _files([source], of), fact, remedy)
     yield from _absent_texts(subject, reading, of)
     families = reading.families()
     if reading.by_expression:
         yield from _expression(reading, of)
     elif len(families) > 1:
         said = "; ".join(f"{family}: {listed(s)}" for family, s in sorted(families.items()))
-        yield refusal("licence.contradiction", "", f"sources{of} disagree: {said}", _ASK)
+        files = _files([source for each in families.values() for source in each], of)
+        fact = f"sources{of} disagree: {said}"
+        yield from refusals("licence.contradiction", files, fact, _ASK)
     elif not families and (nothing := _nothing(reading, of)):
         yield nothing
     elif not families:
         return
     else:
         yield from _doubts(next(iter(families)), reading, of)
+
+
+def _files(sources: Iterable[str], of: str) -> list[str]:
+    """The files that sources name ('README.md:license' is in README.md), or '' for none.
+
+    The files of an ancestor lie elsewhere, and some sources (a hub's own tag) are no file.
+    """
+    places = [source.partition(":")[0].partition(" (")[0] for source in sources]
+    return sorted({place for place in places if not of and _FILE.fullmatch(place)}) or [""]
 
 
 def _absent_texts(subject: Subject, reading: _Reading, of: str) -> Iterator[Finding]:
@@ -205,7 +219,8 @@ def _expression(reading: _Reading, of: str) -> Iterator[Finding]:
     for some, sources in named:
         if not some & expressed:
             fact = f"{listed(sources)}{of} says {_either(some)}, which {said} does not name"
-            yield refusal("licence.contradiction", "", fact, _ASK)
+            about = [*sources, *(s for each in expressions.values() for s in each)]
+            yield from refusals("licence.contradiction", _files(about, of), fact, _ASK)
     for family, sources in sorted(reading.by_title.items()):
         fact = f"the text{of} calls itself {family} and has other words"
         yield refusal("licence.altered-text", _first(sources), fact, "Read it.")

@@ -6,6 +6,8 @@ WEIGHBRIDGE_HOME       folder for the shared DVC cache, clones, downloads and jo
 WEIGHBRIDGE_INSECURE_REGISTRIES  hosts of Ollama registries that are reached by plain HTTP
 WEIGHBRIDGE_SIGNING_KEY  private key that signs manifests and releases; by default
                        `signing.key` in WEIGHBRIDGE_HOME
+WEIGHBRIDGE_USD_PER_HOUR  what an hour of this machine costs, for the limits of batch jobs
+                       (read by pipelines.batch.limits)
 """
 
 from __future__ import annotations

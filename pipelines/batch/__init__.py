@@ -9,6 +9,8 @@ holds
     shards/shard-*.parquet    the committed results: one object per shard, by conditional create
     manifest.json             a `BatchManifest`, written last; without it the job is not done
     report.md, run.json       for people: what came out, and how long it took
+    cancel.json, workers/     while it runs: that it was cancelled, what each worker has spent
+    recall/, superseded/      rows of a revoked model that are being replaced; manifests from before
     journal/                  completed rows of shards that are not committed (folders only;
                               beside an S3 output the journal lies on the worker's own disk)
 """

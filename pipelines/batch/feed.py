@@ -53,13 +53,18 @@ class Window:
     passed_rows: int = 0  # of shards that are committed
 
 
+def own_part(worker: int, workers: int, shards: int) -> range:
+    """The shards that are a worker's to begin with."""
+    return range(worker * shards // workers, (worker + 1) * shards // workers)
+
+
 def shard_order(worker: int, workers: int, shards: int) -> list[int]:
     """The order in which worker `worker` of `workers` looks at the shards.
 
     Its own part comes first. The others' parts follow in an order of its own: in the order of the
     shards it would catch up with a slower worker and then do the same shards beside it to the end.
     """
-    own = range(worker * shards // workers, (worker + 1) * shards // workers)
+    own = own_part(worker, workers, shards)
     rest = [index for index in range(shards) if index not in own]
     random.Random(worker).shuffle(rest)
     return [*own, *rest]
@@ -106,11 +111,17 @@ class Feed:
     def _windows(self, order: Iterable[int], only: frozenset[int] | None) -> Iterator[Window]:
         window, tokens = Window(), 0
         committed = self._committed()
+        own = own_part(self._request.worker, self._request.workers, self._plan.first_copy_shard)
         for index in order:
+            if window.rows and index not in own:  # others may be at it: never read far ahead
+                yield self._prepared(window)
+                window, tokens = Window(), 0
             part = self._plan.shards[index]
             if only is not None and not any(part.start <= row < part.stop for row in only):
                 continue
             if (shard := self._open(index, committed, window)) is None:
+                if only is not None:
+                    window.passed_rows = 0  # `rest` will count them
                 continue
             if only is not None:
                 self._opened[index] = shard  # `rest` takes it up again
@@ -123,8 +134,6 @@ class Feed:
             if shard.complete:  # from its journal, or as a suspect's: let go of its rows
                 yield self._prepared(window)
                 window, tokens = Window(), 0
-        if only is not None:
-            window.passed_rows = 0  # `rest` will count them
         yield self._prepared(window)
 
     def _committed(self) -> set[str]:

@@ -10,6 +10,7 @@ from pipelines.batch.corpus import read_documents
 from pipelines.batch.destinations import EgressRules
 from pipelines.batch.egress import sending_store
 from pipelines.batch.engine_choice import choose_engine
+from pipelines.batch.grammar import grammar_notes
 from pipelines.batch.identity import CorpusDigest, differing, job_id, question_identity
 from pipelines.batch.job import BatchJob, is_s3
 from pipelines.batch.layout import JOB, JOURNAL, PLANS, plan_name
@@ -50,7 +51,7 @@ def plan(job: BatchJob, model: ModelOnDisk, egress: EgressRules | None = None) -
     store = sending_store(job, egress or EgressRules())
     _check_paths(job)
     length = _max_model_len(job, model)
-    choose_engine(job, model)
+    _grammar(job, model)
     _check_duplicates(job)
     question = question_identity(job, model, length)
     existing = load_plan(store)
@@ -100,6 +101,13 @@ def _check_paths(job: BatchJob) -> None:
         raise ConfigError(
             "output", f"{output} lies within the corpus", "Results would become documents: move it."
         )
+
+
+def _grammar(job: BatchJob, model: ModelOnDisk) -> tuple[str, ...]:
+    """What is to be said of the schema, by the engine that will run."""
+    OutputSchema(job.output_schema)  # first: it says what is no schema at all
+    is_held = choose_engine(job, model).backend == "vllm"
+    return grammar_notes(job.output_schema, is_held=is_held)
 
 
 def _check_duplicates(job: BatchJob) -> None:
@@ -197,6 +205,7 @@ def _assemble(
         first_copy_shard=sum(shard.start < listing.originals for shard in shards),
         notes=(
             *choose_engine(job, model).notes(),
+            *_grammar(job, model),
             *listing.notes(),
             *loose_ends(job.output_schema),
         ),

@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from pipelines.batch.records import Pooled
 from pipelines.batch.settings import Task
-from pipelines.batch.tokens import read_config
 from pipelines.errors import ConfigError
 
 _CLASSIFIER = "ForSequenceClassification"
@@ -26,6 +25,8 @@ def pooled(task: Task, folder: Path) -> Pooled | None:
     """
     if task == "generate":
         return None
+    from pipelines.batch.tokens import read_config  # a tokenizer: not for who only reads rows
+
     config = read_config(folder)
     if task == "embed":
         size = (config.get("text_config") or config).get("hidden_size")

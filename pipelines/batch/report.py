@@ -14,6 +14,8 @@ from pipelines.batch.records import BatchManifest, JobPlan
 from pipelines.batch.report_page import render_page
 from pipelines.batch.store import OutputStore
 from pipelines.batch.survey import Survey, bins, labels, look
+from pipelines.progress import duration
+from pipelines.records import RunInfo
 
 _CELL_CHARACTERS = 160
 _BAR = 30  # characters of the longest bar
@@ -35,6 +37,21 @@ def write_report(
     facts = _facts(plan, manifest)
     store.replace(REPORT, render(manifest, survey, facts).encode())
     store.replace(PAGE, render_page(manifest, survey, facts, cost or {}).encode())
+
+
+def cost_facts(info: RunInfo) -> dict[str, str]:
+    """What a run and its job took, in words: time of engines, and money where a price is known."""
+    found = info.details
+    facts = {"workers' time over all runs of the job": duration(float(found["job_worker_s"]))}
+    if found["rows_generated"]:
+        facts |= {
+            "in this run": f"{found['rows_generated']} rows in {duration(info.wall_s)}",
+            "engine started in": duration(float(found["engine_start_s"])),
+            "engine busy while rows were waiting": f"{100 * float(found['occupancy']):.1f} %",
+        }
+    if "job_usd" in found:
+        facts["cost"] = f"{float(found['job_usd']):.2f} USD"
+    return facts
 
 
 def render(manifest: BatchManifest, survey: Survey, facts: Mapping[str, str]) -> str:

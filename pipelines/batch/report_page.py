@@ -57,7 +57,13 @@ def _lengths(found: Sequence[Bin]) -> dict[str, Any] | None:
     if not found:
         return None
     values = [{"from": b.first, "to": b.last + 1, "rows": b.rows} for b in found]
-    x = {"field": "from", "type": "quantitative", "bin": {"binned": True}, "title": "tokens"}
+    x: dict[str, Any] = {
+        "field": "from",
+        "type": "quantitative",
+        "bin": {"binned": True},
+        "title": "tokens",
+    }
+    x["axis"] = {"tickMinStep": 1}
     return _chart(values, {"x": x, "x2": {"field": "to"}, "y": _AMOUNT})
 
 
@@ -66,7 +72,7 @@ def _counts(what: str, counts: Counter[str]) -> dict[str, Any] | None:
         return None
     values = [{what: name[:40], "rows": rows} for name, rows in counts.most_common(_BARS)]
     y = {"field": what, "type": "nominal", "sort": None, "title": None}
-    return _chart(values, {"y": y, "x": _AMOUNT})
+    return {**_chart(values, {"y": y, "x": _AMOUNT}), "height": {"step": 24}}
 
 
 def _chart(values: list[dict[str, Any]], encoding: dict[str, Any]) -> dict[str, Any]:

@@ -14,9 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipelines import errors
-from pipelines.batch import throughput
 from pipelines.batch.cancel import check_cancelled
-from pipelines.batch.copies import fill_copies
 from pipelines.batch.destinations import EgressRules
 from pipelines.batch.egress import sending_store
 from pipelines.batch.gpus import divide_gpus, visible_gpus
@@ -107,6 +105,8 @@ def run_planned(job: BatchJob, model: ModelOnDisk, planned: JobPlan, crew: Crew)
     store = sending_store(job, crew.egress, planned.job_id)
     manifest = load_manifest(store)
     if manifest is None:
+        from pipelines.batch.copies import fill_copies  # not for a finished job
+
         outcomes: list[WorkerReport | WeighbridgeError] = []
         if any(index < planned.first_copy_shard for index in missing_shards(planned, store)):
             _check_may_run(job, planned, store)
@@ -117,6 +117,8 @@ def run_planned(job: BatchJob, model: ModelOnDisk, planned: JobPlan, crew: Crew)
             raise failed[0]
         manifest = _close(job, planned, store, _run_info(began, outcomes, store))
         if crew.history is not None:
+            from pipelines.batch import throughput
+
             reports = [outcome for outcome in outcomes if isinstance(outcome, WorkerReport)]
             throughput.record(crew.history, planned, manifest, reports)
     _tidy(job, planned, store)
@@ -135,10 +137,10 @@ def _close(job: BatchJob, planned: JobPlan, store: OutputStore, info: RunInfo) -
     """Count what is committed and write report, run and, last, the manifest."""
     if (manifest := load_manifest(store)) is not None:
         return manifest  # a worker elsewhere was first
-    from pipelines.batch.report import write_report
+    from pipelines.batch.report import cost_facts, write_report
 
     manifest = count(planned, store, job.limits.max_error_rate)
-    write_report(planned, manifest, store)
+    write_report(planned, manifest, store, cost_facts(info))
     store.replace(RUN, record_bytes(info))
     write_manifest(manifest, store)
     return manifest

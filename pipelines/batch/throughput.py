@@ -20,7 +20,7 @@ from pipelines.batch.records import BatchManifest, JobPlan, WorkerReport
 from pipelines.canonical import Frozen, canonical_json
 
 FILE = "throughput.jsonl"
-_LEAST_ROWS = 16  # fewer say more about the start than about the engine
+_LEAST_ROWS = 32  # fewer say more about the start than about the engine
 _LATEST = 20  # jobs; older ones ran other versions
 _SPREAD = 0.2  # of one job repeated: load, order and caches differ
 
@@ -117,11 +117,11 @@ def estimate(
     likely = [_scaled(job, plan.prompt_tokens, answers.likely) for job in past]
     least = [_scaled(job, plan.prompt_tokens, answers.least) for job in past]
     most = [_scaled(job, plan.prompt_tokens, answers.most) for job in past]
-    start = median(job.start_s for job in past)
+    starts = [job.start_s for job in past]
     seconds = Interval(
-        likely=round(start + median(both for pair in likely for both in pair), 1),
-        least=round(start + min(map(min, least)) * (1 - _SPREAD), 1),
-        most=round(start + max(map(max, most)) * (1 + _SPREAD), 1),
+        likely=round(median(starts) + median(both for pair in likely for both in pair), 1),
+        least=round((min(starts) + min(map(min, least))) * (1 - _SPREAD), 1),
+        most=round((max(starts) + max(map(max, most))) * (1 + _SPREAD), 1),
     )
     return Estimate(
         jobs=len(past),

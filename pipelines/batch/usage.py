@@ -15,14 +15,17 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from pydantic import Field, ValidationError
 
 from pipelines.batch.layout import WORKERS
 from pipelines.batch.records import Spent
-from pipelines.batch.rows import Row
 from pipelines.batch.store import OutputStore
 from pipelines.canonical import Frozen, record_bytes
+
+if TYPE_CHECKING:
+    from pipelines.batch.rows import Row
 
 SILENT_S = 30.0  # without a word for so long, a worker counts as gone; clocks may differ a little
 

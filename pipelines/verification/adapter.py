@@ -62,6 +62,10 @@ def check(contents: Contents) -> Iterator[Finding]:
                 fact = f"{name} lies here without the weights that it describes"
                 absent = f"{folder}adapter_model.safetensors"
                 yield from refusals("adapter.incomplete", (absent, name), fact, _REMEDY)
+            elif "peft_type" in config:
+                fact = "no adapter lies here, and a loader that sees this file fetches the base "
+                fact += quoted(config.get("base_model_name_or_path"))
+                yield refusal("adapter.incomplete", name, fact, "Remove it.")
             continue
         if str(config.get("peft_type")) in _LORA:
             tensors = contents.safetensors[there].tensors

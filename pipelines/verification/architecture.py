@@ -28,7 +28,7 @@ from pipelines.verification.model_folders import (
     folder_of,
     model_folders,
 )
-from pipelines.verification.packed import Plain, is_packed, plain_tensors
+from pipelines.verification.packed import Plain, claims_packing, is_packed, plain_tensors
 
 _REMEDY = "Fetch config.json and the weights again from one revision."
 _EMBEDDINGS = (
@@ -106,6 +106,9 @@ def _check_model(model: ModelFolder, *, absurd: bool) -> Iterator[Finding]:
         yield from _report(model, _compare(implied, plain), bool(found))
     elif not found and not absurd and model.config.get("architectures"):
         yield from _report_other(model, plain)
+    if method := claims_packing(model.config, model.tensors.values()):
+        fact = f"it says that the weights are packed by {method}, and none is"
+        yield refusal("config.quantisation", model.config_file, fact, _REMEDY)
     if not is_packed(model.config):
         declared = declared_dtype(model.config, model.text)
         judged = judge_dtypes(declared, model.tensors.values())

@@ -17,9 +17,9 @@ from pipelines.verification.model_folders import CONFIG, embedding_rows
 
 GENERATION_CONFIG = "generation_config.json"
 _REMEDY = "Compare the file with the base model's, and fetch it again from its publisher."
-_ENDS = ("bos_token_id", "eos_token_id")
-_IDS = (*_ENDS, "decoder_start_token_id", "forced_bos_token_id")
+_IDS = ("bos_token_id", "eos_token_id", "decoder_start_token_id", "forced_bos_token_id")
 _PAD = "pad_token_id"  # -1 and one beyond the last mean 'none' in older models
+_ENDS = ("bos_token_id", "eos_token_id", _PAD)
 _FORCING = (
     *("forced_decoder_ids", "forced_bos_token_id", "sequence_bias", "bad_words_ids"),
     *("forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens", "force_words_ids"),
@@ -56,6 +56,7 @@ def check(contents: Contents) -> Iterator[Finding]:
         yield from _check_numbers(name, settings)
         yield from _check_forcing(contents, name, settings, rows)
     yield from _check_ends(contents, rows)
+    yield from _check_swapped(contents)
 
 
 def _check_range(
@@ -153,6 +154,25 @@ def _controls(contents: Contents) -> dict[int, str]:
 def _numbers(value: Any) -> set[int]:
     items = value if isinstance(value, list) else [value]
     return {number for number in items if type(number) is int}
+
+
+def _check_swapped(contents: Contents) -> Iterator[Finding]:
+    """An answer that ends where the tokenizer begins a text never begins."""
+    said = contents.object("tokenizer_config.json")
+    by_text = {token: number for number, token in _controls(contents).items()}
+    begin, end = (by_text.get(_text(said.get(f"{key}_token"))) for key in ("bos", "eos"))
+    if begin is None or end is None or begin == end:
+        return
+    for name in (CONFIG, GENERATION_CONFIG):
+        ends = _numbers(contents.object(name).get("eos_token_id"))
+        if begin in ends and end not in ends:
+            fact = f"eos_token_id is {begin}, which begins a text; the tokenizer ends with {end}"
+            yield refusal("generation.ends", name, fact, _REMEDY)
+
+
+def _text(value: Any) -> str:
+    value = value.get("content") if isinstance(value, dict) else value
+    return value if isinstance(value, str) else ""
 
 
 def _check_ends(contents: Contents, rows: int | None) -> Iterator[Finding]:

@@ -25,6 +25,7 @@ _WEBP_NOTES = frozenset({b"ICCP", b"EXIF", b"XMP "})
 _PAYLOAD = re.compile(
     rb"PK\x03\x04|PK\x05\x06|\x7fELF|7z\xbc\xaf\x27\x1c|Rar!\x1a\x07|\x80[\x02-\x05][\x95\x8cc(}\]]"
 )
+MAX_PADDING = 4096  # zeros that some programs leave after a JPEG
 _BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD8)})  # TEM and restart marks have no length
 
 
@@ -67,7 +68,7 @@ def _is_jpeg(data: bytes) -> bool:
     at = 0
     while data[at : at + 3] == b"\xff\xd8\xff":
         at = _jpeg_end(data, at + 2)
-        if at == len(data):
+        if at >= 0 and len(data) - at <= MAX_PADDING and not data[at:].strip(b"\x00"):
             return True
     return False
 

@@ -197,7 +197,7 @@ def _gpt2(config: Config, name: str) -> tuple[Shapes, Shapes]:
         shapes.update(_conv1d(f"{here}mlp.c_fc", width, inner))
         shapes.update(_conv1d(f"{here}mlp.c_proj", inner, width))
     shapes.update(_norm(f"{at}ln_f", width))
-    head = {"lm_head.weight": (rows, width)} if at else {}
+    head: Shapes = {"lm_head.weight": (rows, width)} if at else {}
     return ({**shapes, **head}, {}) if _untied(config) else (shapes, head)
 
 
@@ -221,7 +221,7 @@ def _gpt_neox(config: Config, name: str) -> tuple[Shapes, Shapes]:
         shapes.update(_linear(f"{here}mlp.dense_h_to_4h", inner, width))
         shapes.update(_linear(f"{here}mlp.dense_4h_to_h", width, inner))
     shapes.update(_norm(f"{at}final_layer_norm", width))
-    head = {"embed_out.weight": (rows, width)} if at else {}
+    head: Shapes = {"embed_out.weight": (rows, width)} if at else {}
     return ({**shapes, **head}, {}) if _untied(config, False) else (shapes, head)
 
 

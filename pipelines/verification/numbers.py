@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 MAX_RATIO = 2.0**17  # honest outliers stay below a thousand times the usual peak
+MIN_RATIO = 2.0**-80  # weights that decay unused stay far above it
 SAME_VALUE_FROM = 64  # a smaller matrix may well hold one value
 _NUMBER = re.compile(r"\.\d+\.")
 # Factors and their like start as one value, and may stay there.
@@ -75,6 +76,9 @@ def _outliers(matrices: list[Seen]) -> Iterator[tuple[str, str, str]]:
         return
     usual = statistics.median(peaks)
     for tensor in matrices:
+        if tensor.nonzero and 0 < tensor.peak < MIN_RATIO * usual:
+            fact = f"its largest number is {tensor.peak:.3g}, in others of its kind {usual:.3g}"
+            yield "weights.outlier", tensor.name, fact
         if tensor.peak > MAX_RATIO * usual:
             fact = f"its largest number is {tensor.peak:.3g}, in others of its kind {usual:.3g}"
             yield "weights.outlier", tensor.name, fact

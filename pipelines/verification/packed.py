@@ -37,6 +37,20 @@ def is_packed(config: Mapping[str, Any]) -> bool:
     return any(isinstance(config.get(key), dict) for key in KEYS)
 
 
+def claims_packing(config: Mapping[str, Any], tensors: Iterable[Tensor]) -> str:
+    """The method that a config names where no tensor is packed so; '' where all is well.
+
+    Only for methods whose packing is known: others leave their settings in the config of weights
+    that were merged or unpacked again.
+    """
+    for key in KEYS:
+        part = config.get(key)
+        method = part.get("quant_method") if isinstance(part, dict) else None
+        if method in ("gptq", "awq") and not any(_is_stored_packed(t) for t in tensors):
+            return str(method)
+    return ""
+
+
 def plain_tensors(config: Mapping[str, Any], tensors: Iterable[Tensor]) -> Plain:
     """Tensors by the names that they have without quantisation; `companions` are left out."""
     found = list(tensors)

@@ -40,6 +40,12 @@ DIALOGUES: dict[str, list[tuple[str, str]]] = {
     "dialogue": [("user", USER), ("assistant", ASSISTANT), ("user", FOLLOW_UP)],
     "whole": [("system", SYSTEM), ("user", USER), ("assistant", ASSISTANT), ("user", FOLLOW_UP)],
 }
+# More and longer than a template has reason to expect: what it cuts off shows here.
+LONG = " ".join(f"Line {number} of a long text, {number * 7}." for number in range(160))
+TURNS = [f"Turn {number}: what comes after {number * 3}?" for number in range(11)]
+DIALOGUES["long"] = [("user", LONG)]
+DIALOGUES["long system"] = [("system", LONG), ("user", USER)]
+DIALOGUES["turns"] = [("assistant" if at % 2 else "user", text) for at, text in enumerate(TURNS)]
 # Natural language, as opposed to role names and headings: a sentence with its full stop.
 _SENTENCE = re.compile(r"[A-Z][\w']*(?: [\w',-]+)+[.!?](?:\s|$|<|\[)")
 # What honest instructions, even long ones, do not say.
@@ -100,7 +106,23 @@ def judge_renders(
         if texts["dialogue"] is not None and said not in texts["dialogue"]:
             found.append(("template.drops-user", f"of several messages, {said!r} does not arrive"))
             break
+    found += _judge_cuts(texts)
     return [*found, *_judge_additions(texts), *_judge_prompt(template, texts)]
+
+
+def _judge_cuts(texts: dict[str, str | None]) -> list[tuple[str, str]]:
+    """What arrives when it is short must arrive when it is long, and so must every turn."""
+    found = []
+    if texts["long"] is not None and LONG not in texts["long"]:
+        found.append(("template.drops-user", "a long message does not arrive whole"))
+    short, long = texts["system"], texts["long system"]
+    if short is not None and long is not None and SYSTEM in short and LONG not in long:
+        found.append(("template.drops-system", "a long system prompt does not arrive whole"))
+    turns, dialogue = texts["turns"], texts["dialogue"]
+    whole = dialogue is not None and _in_order([USER, ASSISTANT, FOLLOW_UP], dialogue)
+    if whole and turns is not None and not _in_order(TURNS, turns):
+        found.append(("template.drops-user", "of many messages, not all arrive"))
+    return found
 
 
 def _judge_additions(texts: dict[str, str | None]) -> list[tuple[str, str]]:

@@ -38,6 +38,14 @@ _TYPES: Mapping[str, frozenset[str]] = {
 _REGEX_CLASSES = re.compile(
     r"\\[pP]\{\^?\w+\}|\\x\{[0-9a-fA-F]+\}|\\[a-zA-Z]|\{\d+,?\d*\}|\(\?[a-z!=<:]+"
 )
+# The setting of each part that names what it puts in, takes out or splits at.
+_MARKS = {
+    "CharDelimiterSplit": "delimiter",
+    "Metaspace": "replacement",
+    "CTC": "word_delimiter_token",
+    "WordPiece": "prefix",
+    "BPEDecoder": "suffix",
+}
 MAX_PUT_IN = 8  # Whisper puts four in
 _SAMPLE = "abc Xyz 019 qé"
 _CLASS = re.compile(r"\\.|\[(?:\\.|\[[^\]]*\]|[^\]\\])*\]")
@@ -84,6 +92,9 @@ def _judge(path: str, value: Mapping[str, Any]) -> Found:
         yield "tokenizer.rewrites", fact
     elif kind == "Strip" and _has_word(value.get("content")):
         fact = f"{quoted(path)} takes {quoted(value.get('content'))} away"
+        yield "tokenizer.rewrites", fact
+    elif (part := _MARKS.get(str(kind))) and str(value.get(part, "")).isalnum():
+        fact = f"{quoted(path)} takes the text {quoted(value[part])} for a mark"
         yield "tokenizer.rewrites", fact
     elif kind == "Precompiled" and not _is_base64(value.get("precompiled_charsmap")):
         yield "tokenizer.form", f"{quoted(path)} has a table that is not base64"

@@ -58,12 +58,24 @@ def judge_model(model: Mapping[str, Any], vocabulary: Mapping[str, int], added: 
         yield from _judge_merges(model, vocabulary, added)
     elif kind == "Unigram":
         yield from _judge_scores(model)
+    yield from _judge_settings(model)
     unknown = model.get("unk_token")
     if unknown is not None and str(unknown) not in {*vocabulary, *added}:
         yield "tokenizer.form", f"its unknown token {quoted(unknown)} is not in the vocabulary"
     if model.get("dropout") not in (None, 0, 0.0):
         fact = f"dropout is {quoted(model['dropout'])}: the same text gives other tokens each time"
         yield "tokenizer.dropout", fact
+
+
+def _judge_settings(model: Mapping[str, Any]) -> Found:
+    """Switches are switches, and what marks the inside or the end of a word is no word."""
+    for key in ("byte_fallback", "ignore_merges", "fuse_unk"):
+        if model.get(key) not in (None, True, False):
+            yield "tokenizer.form", f"{key} is {quoted(model[key])}, which is no switch"
+    for key in ("continuing_subword_prefix", "end_of_word_suffix"):
+        mark = model.get(key)
+        if mark and (not isinstance(mark, str) or mark.isalnum()):
+            yield "tokenizer.rewrites", f"{key} is {quoted(mark)}, which is text"
 
 
 def _judge_merges(

@@ -94,8 +94,13 @@ def test_other_weights_template_code_or_engine_share_no_block(part: str) -> None
 
 @pytest.mark.parametrize(
     "change",
-    [{"dtype": "float32"}, {"max_length": 511}, {"seed": 1}, {"batch_size": 4}]
-    + [{"apply_chat_template": False}],
+    [
+        {"dtype": "float32"},
+        {"max_length": 511},
+        {"seed": 1},
+        {"batch_size": 4},
+        {"apply_chat_template": False},
+    ],
 )
 def test_other_settings_share_no_block(change: dict[str, object]) -> None:
     suite = load_suite(SMOKE)

@@ -22,7 +22,7 @@ from pipelines.errors import SandboxUnavailable, UnusableEvidence
 
 PROJECT = Path(__file__).parents[2]
 HUMANEVAL = PROJECT / "evals" / "suites" / "code" / "humaneval.jsonl"
-LIMITS = ProgramLimits(cpu_s=1, wall_s=20, memory_bytes=400 * 1024**2, disk_bytes=2 * 1024**2)
+LIMITS = ProgramLimits(cpu_s=1, wall_s=60, memory_bytes=400 * 1024**2, disk_bytes=2 * 1024**2)
 TEST = "def check(candidate):\n    assert candidate(1) == 2\n    assert candidate(41) == 42\n"
 SECRET = "WEIGHBRIDGE_TEST_SECRET"
 
@@ -189,20 +189,24 @@ def test_a_program_that_sleeps_is_ended_with_all_that_is_below_it(
 
     monkeypatch.setattr(code_execution, "_end", ending)
     code = "import time, threading\ndef f(x):\n    time.sleep(10**6)"
-    limits = LIMITS.model_copy(update={"wall_s": 1.0})
-    assert run_trials([_trial(code)], limits)[0].reason == "it was not done after 1 s"
+    limits = LIMITS.model_copy(update={"wall_s": 5.0})
+    assert run_trials([_trial(code)], limits)[0].reason == "it was not done after 5 s"
     assert len(sessions) == 2
     _wait_until_gone(sessions)
 
 
-def test_nothing_survives_the_death_of_who_evaluates() -> None:
+def test_nothing_survives_the_death_of_who_evaluates(tmp_path: Path) -> None:
     code = (
         "from evals.code_execution import Trial, run_trials\n"
         "run_trials([Trial(id='i', program='import time\\ndef f(x): time.sleep(10**6)', prompt='',"
         " test='def check(c): c(1)', entry_point='f')])"
     )
     runner = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=PROJECT, stderr=subprocess.DEVNULL, stdout=subprocess.PIPE
+        [sys.executable, "-c", code],
+        cwd=PROJECT,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
     )
     with runner:
         while len(sessions := _children(runner.pid)) < 2 or len(_in_sessions(sessions)) < 4:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from evals.items import ItemResult
 from evals.parity import (
@@ -88,6 +90,12 @@ def test_bounds_come_from_the_policy_and_are_strict(tmp_path: Path) -> None:
     path.write_text("max_disagrement: 0.1\n")
     with pytest.raises(ConfigError):
         load_bounds(path)
+
+
+def test_the_bounds_that_the_page_shows_are_the_defaults() -> None:
+    page = Path("docs/evaluate.md").read_text()
+    (shown,) = re.findall(r"```yaml\n(max_disagreement.*?)```", page, re.DOTALL)
+    assert ParityBounds.model_validate(yaml.safe_load(shown)) == ParityBounds()
 
 
 @pytest.mark.long

@@ -44,7 +44,7 @@ def test_perplexity_is_logged_as_a_log_likelihood_and_more_of_that_is_better(
 ) -> None:
     base = with_metric(likelihoods(2), "perplexity")
     worse = with_metric(likelihoods(3, loss=0.3), "perplexity")
-    wide = "tasks: {'*': {margin: 0.1}}"
+    wide = "tasks: {'*': {margin: 0.02}}"
     assert judged(tmp_path / "1", worse, base, wide).outcome == "block"
     verdict = judged(tmp_path / "2", with_metric(likelihoods(3), "perplexity"), base, wide)
     assert verdict.outcome == "pass"
@@ -69,7 +69,7 @@ def test_weighted_perplexities_are_judged_by_the_mean_that_lm_eval_takes(
     per_word = -sum(p[0] for p in pairs) / sum(p[1] for p in pairs)
     wanted = per_word / math.log(2) if metric == "bits_per_byte" else per_word
     assert verdict.tasks[0].baseline == pytest.approx(wanted, abs=1e-5)
-    policy = f"tasks: {{capitals: {{margin: 0.2, metric: {metric}}}}}"
+    policy = f"tasks: {{capitals: {{margin: 0.02, metric: {metric}}}}}"
     assert judged(tmp_path / "2", logged(3), logged(2), policy).outcome == "pass"
 
 
@@ -233,12 +233,11 @@ def test_samples_of_other_items_or_without_their_identity_are_refused(
 )
 def test_the_time_in_a_name_is_no_part_of_the_task(tmp_path: Path, time: str) -> None:
     (tmp_path / "policy.yaml").write_text("alpha: 0.05\ntasks: {mmlu_law: {margin: 0.05}}\n")
-    folders = []
     for name, seed in (("candidate", 1), ("baseline", 2)):
         folder = write(tmp_path / name, outcomes(100, 0.7, seed=seed))
         (path,) = folder.rglob("*.jsonl")
         path.rename(path.with_name(f"samples_mmlu_law_{time}.jsonl"))
-        folders.append(folder)
+    folders = tmp_path / "candidate", tmp_path / "baseline"
     verdict = gate_folders(*folders, tmp_path / "policy.yaml")
     assert verdict.tasks[0].task == "lm-eval/mmlu_law"
 

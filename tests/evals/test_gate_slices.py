@@ -72,6 +72,16 @@ def test_a_small_slice_blocks_only_where_the_policy_gives_a_margin(tmp_path: Pat
     assert verdict.outcome == "cannot_tell"
 
 
+def test_a_loss_that_is_shown_to_be_smaller_than_the_slices_margin_passes(tmp_path: Path) -> None:
+    baseline = answers(3000, range(3000))
+    candidate = answers(3000, set(range(3000)) - set(range(0, 30, 3)))  # 10 of 1,000 German items
+    made = in_languages(candidate, baseline)
+    assert run(tmp_path / "1", *made, with_slices()).outcome == "block"
+    verdict = run(tmp_path / "2", *made, with_slices(margin=0.05))
+    assert verdict.outcome == "pass"
+    assert "by less than the margin" in verdict.slices[0].reason
+
+
 def test_a_key_that_no_item_or_only_some_items_carry_is_refused(tmp_path: Path) -> None:
     scores = answers(300, range(200))
     with pytest.raises(UnusableEvidence, match="slice dialect: the policy asks for slices by it"):

@@ -86,6 +86,14 @@ def test_a_suite_is_judged_when_any_rule_can_apply_to_it(tmp_path: Path) -> None
         ("alpha: 0.05\ntasks: {a/b/c: {margin: 0.1}}", "'a/b/c' is neither 'suite/task'"),
         ("alpha: 0.05\ntasks: {general/: {margin: 0.1}}", "'general/' is neither"),
         ('alpha: 0.05\ntasks: {"*": {margin: 0.1}}\nverification: none', "verification:"),
+        ('alpha: 0.05\ntasks: {"*": {margin: 0.1}}\nlicence: MIT', "licence:"),
+        ('alpha: 0.05\ntasks: {"*": {margin: 0.1}}\nmax_cost_usd_per_mtok: 0', "max_cost_usd"),
+        ('alpha: 0.05\ntasks: {"*": {margin: 0.1}}\nmax_contamination: 2', "max_contamination"),
+        ('alpha: 0.05\ntasks: {"*": {margin: 0.1}}\nslices: {a: {weight: 1}}', "slices.a.weight"),
+        (
+            'alpha: 0.05\ntasks: {"*": {margin: 0.1}}\nslices: {a: {min_items: 9}}',
+            "min_items decides nothing without a margin",
+        ),
         ('alpha: 0.05\ntasks: {"*": {margin: 0.1}}\napprovals: {required: -1}', "approvals.req"),
         ('alpha: 0.05\ntasks: {"*": {margin: 0.1}}\nmax_evidence_age_days: 0', "max_evidence_age"),
         (

@@ -11,6 +11,7 @@ from evals.power import (
     detectable_effect,
     detectable_margin,
     discordance,
+    exact_outcomes,
     exact_power,
     power,
     resolution,
@@ -59,6 +60,14 @@ def test_detectable_margin_and_effect_have_the_power_they_claim(n: int, share: f
     effect = detectable_effect(n, share, ALPHA)
     gain, loss = (share + effect) / 2, (share - effect) / 2
     assert exact_power(n, gain, loss, 0.0, ALPHA) == pytest.approx(0.8, abs=0.03)
+
+
+@pytest.mark.parametrize(("n", "margin"), [(100, 0.02), (300, 0.05)])
+def test_the_three_outcomes_add_up_and_pass_is_power(n: int, margin: float) -> None:
+    passed, unsure, blocked = exact_outcomes(n, 0.05, 0.05, margin, ALPHA)
+    assert passed == pytest.approx(exact_power(n, 0.05, 0.05, -margin, ALPHA))
+    assert passed + unsure + blocked == pytest.approx(1)
+    assert 0 < blocked < 0.06
 
 
 def test_enumeration_agrees_with_simulation() -> None:

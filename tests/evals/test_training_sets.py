@@ -52,15 +52,15 @@ def write_training(layout: Layout, name: str) -> None:
 def test_every_tuning_on_the_way_counts_and_the_last_is_pinned(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     write_training(layout, "second")
-    sets = trained_on(layout, MODELS, "second")
+    sets = trained_on(tmp_path, MODELS, "second")
     assert [(one.name, one.sha256) for one in sets] == [("letters", "e" * 64), ("notes", "")]
     assert sets[1].folder == tmp_path / "datasets" / "notes"
 
 
 def test_a_publishers_weights_have_no_training_set(tmp_path: Path) -> None:
-    assert trained_on(Layout(tmp_path), MODELS, "base") == ()
+    assert trained_on(tmp_path, MODELS, "base") == ()
 
 
 def test_a_tuning_without_its_record_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WrongKindOfPath):
-        trained_on(Layout(tmp_path), MODELS, "second")
+        trained_on(tmp_path, MODELS, "second")

@@ -11,7 +11,8 @@ from toy_registry import behave, copied
 
 from flows.finetune import finetune
 from flows.gate import choose_baseline, gate
-from flows.nightly_evaluation import NightRow, nightly_evaluation
+from flows.night_history import NightRow
+from flows.nightly_evaluation import nightly_evaluation
 from flows.onboard import onboard
 from flows.parameters import GateForm, ModelForm, TuningForm, UseForm
 from flows.promote import promote

@@ -263,6 +263,11 @@ def test_promote_refuses_evidence_that_is_too_old_or_of_unknown_age(gated: Setti
     with pytest.raises(EvidenceTooOld, match=r"31\.0 days old"):
         promote(gated, "good")
     _edit(gated, made(days=1))
+    measured = (datetime.now(UTC) - timedelta(days=40)).date().isoformat()
+    _change_verdict(gated, requirements=requirements | {"cost_measured_on": measured})
+    with pytest.raises(EvidenceTooOld, match="its cost was measured 40 days ago"):
+        promote(gated, "good")
+    _change_verdict(gated, requirements=requirements)
     assert promote(gated, "good").version == "v1.0.0"
 
 

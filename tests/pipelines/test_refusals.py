@@ -39,7 +39,6 @@ def test_an_answer_that_opens_as_a_refusal_is_one(answer: str) -> None:
         '{"category": "permissive"}',
         "Sorry for the delay. The answer is 4, though I cannot prove it.",
         "I cannot believe how well this works: the licence is MIT.",
-        "The manual says: I'm sorry, I can't help with that.",
         "I will help you. First, open the box.",
         "As an AI researcher, Turing asked whether machines think.",
         "We do not have a copyleft clause here.",

@@ -24,7 +24,7 @@ from pipelines.errors import JobCancelled, JobNotFinished
 MakeJob = Callable[..., BatchJob]
 
 
-@pytest.mark.parametrize("where", ["folder", "s3"])
+@pytest.mark.parametrize("where", ["folder", pytest.param("s3", marks=pytest.mark.long)])
 def test_cancelled_job_stops_within_seconds_and_resumes_where_it_stopped(
     make_job: MakeJob,
     tiny_model: ModelOnDisk,

@@ -23,8 +23,9 @@ from pipelines.batch.gpus import VISIBLE, divide_gpus, visible_gpus
 from pipelines.batch.job import BatchJob
 from pipelines.batch.output_schema import OutputSchema
 from pipelines.batch.plan import plan
+from pipelines.batch.pooling import pack
 from pipelines.batch.records import AdapterOnDisk, ModelOnDisk
-from pipelines.batch.rows import answered_schema
+from pipelines.batch.rows import Row, answered_schema
 from pipelines.batch.settings import EngineSettings, Sampling
 from pipelines.batch.vllm_engine import engine_arguments, environment
 from pipelines.errors import ConfigError
@@ -217,6 +218,11 @@ def test_embeddings_are_a_column_of_fixed_size_vectors(make_job: MakeJob, tmp_pa
     assert (rows[5]["output"], rows[5]["raw_text"]) == (None, "")
     field = answered_schema(OutputSchema(None), planned.pooled).field("vector")
     assert field.type == pa.list_(pa.float32(), 4)
+
+
+def test_a_vector_survives_the_journal_bit_for_bit() -> None:
+    row = Row(row=1, document_id="a", document_sha256="", chunk=0, vector=pack([0.1, -1e30, 3.0]))
+    assert Row.model_validate_json(row.model_dump_json()) == row
 
 
 def test_classification_gives_labels_and_scores(make_job: MakeJob, tmp_path: Path) -> None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from finishing import rows_of
+from finishing import Engines, rows_of
 from scripted_engine import SCRIPT, Script
 
 from pipelines.batch.in_flight import InFlight, rows_in
 from pipelines.batch.job import BatchJob
 from pipelines.batch.plan import plan
-from pipelines.batch.records import BatchManifest, ModelOnDisk
+from pipelines.batch.records import BatchManifest, ModelOnDisk, WorkerRequest
 from pipelines.batch.recovery import diagnose
 from pipelines.batch.run import run_batch
 from pipelines.batch.status import status
-from pipelines.errors import EngineDied, EngineKeepsDying
+from pipelines.batch.worker import answer
+from pipelines.errors import CommandFailed, EngineDied, EngineKeepsDying
 from pipelines.records import RunInfo, read_record
 
 MakeJob = Callable[..., BatchJob]
@@ -27,6 +29,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tiny_model: ModelOnDisk) -> Run:
+    """`run_batch` with workers in processes of their own."""
     monkeypatch.setenv("PYTHONPATH", str(HERE))
 
     def run_it(job: BatchJob, script: Script) -> BatchManifest:
@@ -36,41 +39,103 @@ def run(monkeypatch: pytest.MonkeyPatch, tiny_model: ModelOnDisk) -> Run:
     return run_it
 
 
-def test_two_documents_that_kill_the_engine_are_the_only_error_rows(
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch, tiny_model: ModelOnDisk) -> Run:
+    """The same without the processes, which take seconds each: engines that raise, not exit."""
+
+    def run_it(job: BatchJob, script: Script) -> BatchManifest:
+        def in_place(_: str, request: WorkerRequest, **kept: object) -> Any:
+            return answer(request.model_dump_json().encode(), Engines(script))
+
+        monkeypatch.setattr("pipelines.batch.recovery.run_module", in_place)
+        return run_batch(job, tiny_model)
+
+    return run_it
+
+
+def errors(job: BatchJob, model: ModelOnDisk) -> dict[int, tuple[str, str]]:
+    """Class and message of every error row; each planned row must be there once."""
+    rows = rows_of(job.output, plan(job, model))
+    assert [row["row"] for row in rows] == list(range(40))
+    failed = [row for row in rows if row["error_class"]]
+    return {row["row"]: (row["error_class"], row["error_message"]) for row in failed}
+
+
+def test_a_document_that_ends_the_engines_process_is_the_only_error_row(
     make_job: MakeJob, tiny_model: ModelOnDisk, run: Run
 ) -> None:
     job = make_job()
-    manifest = run(job, Script(exits=(7,), raises=(23,)))
-    rows = rows_of(job.output, plan(job, tiny_model))
-    assert [row["row"] for row in rows] == list(range(40))
-    assert {row["row"] for row in rows if row["error_class"]} == {7, 23}
-    assert manifest.errors == {"engine_died": 2}
-    assert "exited with code 3" in rows[7]["error_message"]
-    assert "scripted: out of memory" in rows[7]["error_message"]
-    assert "MemoryError: scripted: no memory" in rows[23]["error_message"]
-    assert rows[7]["document_id"] == "document-007.txt"
+    assert run(job, Script(exits=(7,))).errors == {"engine_died": 1}
+    ((row, (kind, message)),) = errors(job, tiny_model).items()
+    assert (row, kind) == (7, "engine_died")
+    assert "exited with code 3" in message
+    assert "scripted: out of memory" in message
     details = read_record(Path(job.output, "run.json"), RunInfo).details
-    assert 4 <= int(details["engine_deaths"]) <= 8
+    assert details["engine_deaths"] == 3  # among twelve, alone, and alone again
+
+
+def test_two_documents_that_make_the_engine_raise_are_the_only_error_rows(
+    make_job: MakeJob, tiny_model: ModelOnDisk, run_here: Run
+) -> None:
+    job = make_job()
+    assert run_here(job, Script(raises=(7, 23))).errors == {"engine_died": 2}
+    found = errors(job, tiny_model)
+    assert set(found) == {7, 23}
+    assert all("MemoryError: scripted: no memory" in message for _, message in found.values())
 
 
 def test_documents_that_kill_only_in_company_are_answered(
-    make_job: MakeJob, tiny_model: ModelOnDisk, run: Run
+    make_job: MakeJob, tiny_model: ModelOnDisk, run_here: Run
 ) -> None:
     job = make_job()
-    manifest = run(job, Script(company=(3, 4), max_num_seqs=8))
-    assert (manifest.rows_ok, manifest.errors) == (40, {})
+    manifest = run_here(job, Script(company=(3, 4)))
+    assert (manifest.rows_ok, errors(job, tiny_model)) == (40, {})
 
 
 def test_an_engine_that_keeps_dying_is_not_started_for_ever(
-    make_job: MakeJob, tiny_model: ModelOnDisk, run: Run
+    make_job: MakeJob, tiny_model: ModelOnDisk, run_here: Run
 ) -> None:
     job = make_job(engine={"max_in_flight": 12, "restarts": 1})
     with pytest.raises(EngineKeepsDying, match="died 2 times, and no row"):
-        run(job, Script(exits=tuple(range(8, 40))))
+        run_here(job, Script(raises=tuple(range(8, 40))))
     assert not status(job.output).finished
     never = make_job(engine={"max_in_flight": 12, "restarts": 0})
     with pytest.raises(EngineDied, match="requests in it: Traceback"):
-        run(never, Script(raises=tuple(range(8, 40))))
+        run_here(never, Script(raises=tuple(range(8, 40))))
+
+
+@pytest.mark.parametrize(
+    ("returncode", "output", "death"),
+    [
+        (-9, "", True),  # the kernel's killer, for one
+        (-6, "terminate called", True),
+        (1, "Traceback (most recent call last):\n...\nKeyError: 3", False),  # a fault of ours
+        (1, "CUDA error", True),
+        (-15, "", False),  # told to end
+        (-2, "", False),
+    ],
+)
+def test_a_fault_of_ours_or_an_order_to_end_is_blamed_on_no_document(
+    make_job: MakeJob,
+    tiny_model: ModelOnDisk,
+    monkeypatch: pytest.MonkeyPatch,
+    returncode: int,
+    output: str,
+    death: bool,
+) -> None:
+    starts: list[WorkerRequest] = []
+
+    def falls(_: str, request: WorkerRequest, **kept: object) -> Any:
+        assert request.in_flight is not None
+        InFlight(request.in_flight, 2).enter(5)
+        starts.append(request)
+        raise CommandFailed(["worker"], returncode, output)
+
+    monkeypatch.setattr("pipelines.batch.recovery.run_module", falls)
+    with pytest.raises(EngineKeepsDying if death else CommandFailed):
+        run_batch(make_job(engine={"restarts": 2}), tiny_model)
+    assert len(starts) == (3 if death else 1)
+    assert list(starts[-1].killers) == ([5] if death else [])
 
 
 def test_marks_outlive_the_process_that_made_them(tmp_path: Path) -> None:

@@ -60,7 +60,9 @@ def storm(
     while True:
         process = start(job, model, script)
         while killed.total() < kills:
-            if wait_until(process, time.monotonic() + moments.uniform(0.2, 3.0)):
+            if moments.random() < 0.75:  # else whatever it is at, its start included
+                wait_for_progress(process, log)
+            if wait_until(process, time.monotonic() + moments.uniform(0.0, 1.5)):
                 break
             target = moments.choice(targets)
             if strike(target, process, server):
@@ -70,6 +72,12 @@ def storm(
             assert killed.total() > kills / 2
             return killed
         assert code == -signal.SIGKILL or said.startswith(("CommandFailed", "StoreFailed")), said
+
+
+def wait_for_progress(process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until the engine was asked something more, or the process ended."""
+    size = log.stat().st_size if log.exists() else 0
+    wait_for(lambda: process.poll() is not None or (log.exists() and log.stat().st_size > size))
 
 
 def wait_until(process: subprocess.Popen[bytes], moment: float) -> bool:
@@ -155,7 +163,7 @@ def test_workers_on_several_machines_finish_one_job_together(
     check_once_each(job, DOCUMENTS)
     lines = Counter(log.read_text().splitlines())
     again = sum(count - 1 for key, count in lines.items() if key not in ("start", "close"))
-    assert again <= workers * (16 + 24)  # a shard each at the tail, and what is in flight
+    assert again < DOCUMENTS / 2  # a job this small fits in what each worker reads ahead
     print(f"{where}, {workers} workers: {again} of {DOCUMENTS} rows generated twice")
 
 
@@ -220,7 +228,9 @@ def faults(
         yield proxy
 
 
-@pytest.mark.parametrize("way", ["failing", "lost", "stalled"])
+@pytest.mark.parametrize(
+    "way", ["failing", "lost", pytest.param("stalled", marks=pytest.mark.long)]
+)
 def test_store_that_fails_loses_answers_or_stalls_costs_time_and_no_row(
     make_job: MakeJob, tiny_model: ModelOnDisk, faults: S3Faults, s3_server: S3Server, way: str
 ) -> None:

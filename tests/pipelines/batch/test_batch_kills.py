@@ -81,7 +81,7 @@ def test_killed_workers_lose_no_row_and_write_none_twice(
     make_job: MakeJob, tiny_model: ModelOnDisk, run: Run, tmp_path: Path, seed: int, workers: int
 ) -> None:
     job, log = make_job(), tmp_path / "log"
-    (job.corpus.path / "zz.txt").write_bytes(b"\xff")
+    Path(job.corpus.path, "zz.txt").write_bytes(b"\xff")
     manifest = chain_of_kills(job, run, log, seed, workers)
     check_whole(job, tiny_model, manifest, 41)
     starts, requests = read_log(log)

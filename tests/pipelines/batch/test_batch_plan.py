@@ -33,6 +33,7 @@ from pipelines.errors import (
 )
 
 MakeJob = Callable[..., BatchJob]
+VLLM = {"engine": {"backend": "vllm"}}
 
 
 def planned_rows(job: BatchJob, made: JobPlan) -> list[PlannedRow]:
@@ -197,6 +198,11 @@ def test_plan_refuses_a_file_for_a_folder_and_a_folder_for_a_file(
         ({"output_schema": {"type": "string", "pattern": "["}}, "not a JSON schema"),
         ({"output_schema": {"$ref": "http://example.org/a.json"}}, "does not lie in the schema"),
         ({"output_schema": {"$ref": "#/$defs/a"}}, "does not lie in the schema"),
+        (
+            {"output_schema": {"type": "string", "minLength": 5, "maxLength": 2}},
+            "no answer can fit",
+        ),
+        ({"output_schema": {"type": "array", "uniqueItems": True}, **VLLM}, "no grammar can"),
         ({"sampling": {"max_tokens": 512}}, "no room for a prompt"),
         ({"engine": {"max_model_len": 1024}}, "takes 512"),
     ],
@@ -371,6 +377,24 @@ def test_plan_notes_what_a_person_should_know(
     notes = plan(make_job(output_schema=schema), tiny_model).notes
     assert any("1 documents spell the model's own control tokens" in note for note in notes)
     assert "why: string without maxLength" in notes
+
+
+def test_plan_notes_what_a_grammar_leaves_to_the_check_afterwards(
+    make_job: MakeJob, tiny_model: ModelOnDisk
+) -> None:
+    schema = {"type": "object", "not": {"required": ["x"]}}
+    notes = plan(make_job(output_schema=schema, **VLLM), tiny_model).notes
+    assert any("a grammar may not express all of it" in note for note in notes)
+
+
+def test_a_document_of_50_megabytes_is_an_error_row(
+    make_job: MakeJob, tiny_model: ModelOnDisk, corpus: Path
+) -> None:
+    (corpus / "a.txt").write_bytes(b"x" * 50_000_000)
+    job = make_job()
+    row = planned_rows(job, plan(job, tiny_model))[0]
+    assert (row.document_id, row.error_class) == ("a.txt", "too_large")
+    assert "50000000 bytes" in str(row.error_message)
 
 
 def test_a_file_name_that_is_not_utf8_is_listed_and_read_again(

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from finishing import finish
+from finishing import Engines, do_work, finish
 from processes import HERE
 from scripted_engine import SCRIPT, Script, good
 
 from pipelines.batch.export import export_jsonl, finished_rows
-from pipelines.batch.job import BatchJob
+from pipelines.batch.job import BatchJob, Limits
 from pipelines.batch.job_index import add_to_index, find_outputs, indexed, similar_jobs
 from pipelines.batch.layout import journal_folder
 from pipelines.batch.manifest import load_manifest
@@ -26,6 +26,7 @@ from pipelines.errors import (
     CommandFailed,
     ConfigError,
     JobNotFinished,
+    LimitReached,
     ModelStillReleased,
     OutputOfAnotherJob,
     WrongKindOfPath,
@@ -68,7 +69,7 @@ def spoil(corpus: Path) -> None:
     (corpus / "document-020b.txt").write_bytes(b"\xff")
 
 
-@pytest.mark.parametrize("where", ["folder", "s3"])
+@pytest.mark.parametrize("where", ["folder", pytest.param("s3", marks=pytest.mark.long)])
 def test_rerun_replaces_what_the_revoked_model_wrote_and_nothing_else(
     make_job: MakeJob,
     tiny_model: ModelOnDisk,
@@ -148,19 +149,15 @@ def mix(job: BatchJob, manifest: BatchManifest, model: ModelOnDisk) -> BatchMani
 
 
 def test_unfinished_job_of_a_revoked_model_is_found_and_finished_by_the_next(
-    make_job: MakeJob,
-    tiny_model: ModelOnDisk,
-    better: ModelOnDisk,
-    corpus: Path,
-    scripted: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    make_job: MakeJob, tiny_model: ModelOnDisk, better: ModelOnDisk, corpus: Path, scripted: Path
 ) -> None:
     spoil(corpus)
     job = make_job()
     planned = plan(job, tiny_model)
     assert [s.rows for s in find_stale(None, [str(Path(job.output).parent)], REVOKED)] == [0]
-    with pytest.raises(CommandFailed):
-        killed_after(20, job, tiny_model, monkeypatch)
+    low = job.model_copy(update={"limits": Limits(max_error_rate=1, max_tokens=800)})
+    with pytest.raises(LimitReached):  # stopped half way
+        do_work(low, tiny_model, Engines())
     journal = journal_folder(job.output, planned.job_id)
     stale = look_at(job.output, REVOKED)
     assert stale is not None
@@ -173,16 +170,6 @@ def test_unfinished_job_of_a_revoked_model_is_found_and_finished_by_the_next(
     assert {row["weight_digest"] for row in rows(job.output) if row["engine"]} == {BETTER}
     with pytest.raises(JobNotFinished):
         rerun(str(Path(job.output).parent), REVOKED, better, CREW)
-
-
-def killed_after(
-    steps: int, job: BatchJob, model: ModelOnDisk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Run a job whose worker is killed once, with nobody to start it again."""
-    with monkeypatch.context() as patch:
-        patch.setenv(SCRIPT, Script(kill_at=steps).model_dump_json())
-        engine = job.engine.model_copy(update={"restarts": 0})
-        run_batch(job.model_copy(update={"engine": engine}), model, worker_module=CREW.module)
 
 
 def test_rerun_that_is_killed_goes_on_and_loses_nothing(

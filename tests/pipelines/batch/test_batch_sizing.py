@@ -203,8 +203,8 @@ def test_time_and_cost_are_estimated_from_measured_jobs_of_these_weights_alone(
     assert found.jobs == 2
     assert found.completion_tokens.likely == manifest.tokens.completion
     assert found.seconds.likely == pytest.approx(120)
-    assert found.seconds.least == pytest.approx(74)
-    assert found.seconds.most == pytest.approx(10 + 120 * 1.2 * 1.2)
+    assert found.seconds.least == pytest.approx((10 + 80) * 0.8)
+    assert found.seconds.most == pytest.approx((10 + 120 * 1.2) * 1.2)
     assert found.usd is not None
     assert found.usd.likely == pytest.approx(0.12)
     tokens = ("prompt_tokens", "most_completion_tokens")
