@@ -122,8 +122,8 @@ def test_documents_that_changed_since_they_were_planned_are_error_rows(
 
 def _work_on(job: BatchJob, model: ModelOnDisk) -> set[str]:
     """Work on a plan whose corpus changed; the documents with an error."""
-    from pipelines.batch.taking_up import load_plan
     from pipelines.batch.records import WorkerRequest
+    from pipelines.batch.taking_up import load_plan
     from pipelines.batch.worker import work
 
     planned = load_plan(open_store(job.output))
