@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
 _EXACT_INT = 2**53
-_NESTS: tuple[type, ...] = (list, tuple, set, frozenset)
+_NESTS: tuple[type[Collection[Any]], ...] = (list, tuple, set, frozenset)
 
 
 class NoPlainValue(Exception):
@@ -73,7 +73,8 @@ def encode(value: Any) -> Any:
         if isinstance(value, kind):
             return [kind.__name__, [encode(inner) for inner in value]]
     if isinstance(value, (Iterator, type({}.keys()), type({}.values()), type({}.items()))):
-        return ["iterator", [encode(inner) for inner in value]]
+        inners: Iterable[Any] = value
+        return ["iterator", [encode(inner) for inner in inners]]
     raise NoPlainValue(f"a value of type {type(value).__name__}")
 
 
@@ -99,7 +100,8 @@ def decode(data: Any) -> Any:
                 return iter([decode(inner) for inner in inners])
             case [str(name), list(inners)]:
                 kinds = {kind.__name__: kind for kind in _NESTS}
-                return kinds[name](decode(inner) for inner in inners)
+                make: Any = kinds[name]
+                return make(decode(inner) for inner in inners)
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
         raise NoPlainValue("data that stand for no value") from error
     raise NoPlainValue("data that stand for no value")

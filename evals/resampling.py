@@ -132,7 +132,8 @@ def by_cluster(gains: Floats, clusters: Sequence[str] | None) -> tuple[Floats, F
     if clusters is None:
         return gains, np.ones(len(gains))
     _, index = np.unique(np.asarray(clusters), return_inverse=True)
-    return np.bincount(index, weights=gains), np.bincount(index).astype(np.float64)
+    sums = np.bincount(index, weights=gains).astype(np.float64)
+    return sums, np.bincount(index).astype(np.float64)
 
 
 def independent_units(sizes: Floats) -> float:

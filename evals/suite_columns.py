@@ -117,8 +117,8 @@ def make_items(table: QuestionTable, columns: Columns, name: str) -> Items:
     elif not facts:
         labels, found = _labels([row["answer"] for row in rows])
         facts += found
-        for row in rows if labels else ():
-            row["answer"] = labels.index(row["answer"])
+        for made in rows if labels else ():
+            made["answer"] = labels.index(made["answer"])
     if facts:
         raise SuiteRefused(table.path, facts)
     return Items(columns=columns, labels=labels, rows=tuple(rows))

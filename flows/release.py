@@ -7,12 +7,12 @@ subflow that can also be run by itself. All of them work in one clone of the reg
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, cast
 
 from prefect import flow, get_run_logger
 from pydantic import Field
 
-from flows.batch_inference import batch_inference
+from flows.batch_inference import BatchResult, batch_inference
 from flows.finetune import finetune
 from flows.gate import gate
 from flows.onboard import onboard
@@ -63,7 +63,9 @@ def release(
             raise NoCandidatePassed(rule.release, _why_none(reports))
         output = ""
         if batch is not None:
-            output = batch_inference(batch.documents, batch.question, batch.job).output
+            # A cancelled run raises here, so what comes back is a result.
+            done = batch_inference(batch.documents, batch.question, batch.job)
+            output = cast(BatchResult, done).output
         return ReleaseReport(
             base=onboarded, candidates=reports, release=released, batch_output=output
         )

@@ -139,8 +139,8 @@ def _check_age(root: Path, verdict: Verdict) -> None:
         return
     now = datetime.now(UTC)
     measured = verdict.requirements.cost_measured_on
-    if measured is not None and (days := (now.date() - measured).days) > limit:
-        fact = f"its cost was measured {days} days ago, the policy admits {limit:g}"
+    if measured is not None and (age := (now.date() - measured).days) > limit:
+        fact = f"its cost was measured {age} days ago, the policy admits {limit:g}"
         raise EvidenceTooOld(verdict.name, fact)
     folders = {str(Path(path).parent) for path in verdict.evidence}
     if verdict.requirements.shadow is not None and _shadow_record(root, verdict).is_file():
