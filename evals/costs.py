@@ -29,7 +29,9 @@ class CostRecord(Frozen):
     price_source: str = Field(min_length=1, description="price list or contract, with its date")
     prompt_tokens: int = Field(ge=0)
     generated_tokens: int = Field(ge=1)
-    seconds: float = Field(gt=0, allow_inf_nan=False, description="wall clock of the measured run")
+    seconds: float = Field(
+        gt=0, allow_inf_nan=False, description="from engine start to last answer"
+    )
     measured_on: date
     measurement_sha256: str = Field(
         pattern=r"^[0-9a-f]{64}$", description="of the run's own record, e.g. a batch manifest"

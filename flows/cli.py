@@ -16,6 +16,7 @@ from flows import (
     advisory_commands,
     batch_commands,
     console,
+    cost_command,
     egress_command,
     evaluation_commands,
     model_commands,
@@ -75,6 +76,7 @@ app.add_typer(signing_command.app)
 app.add_typer(evaluation_commands.app)
 app.add_typer(_local)
 app.add_typer(egress_command.app)
+app.add_typer(cost_command.app)
 app.add_typer(batch_commands.app, name="batch")
 app.add_typer(advisory_commands.app, name="advisories")
 app.add_typer(suite_commands.app, name="suites")

@@ -11,10 +11,17 @@ from pathlib import Path
 import pytest
 from released_model import release_weights, verified_weights
 
+from flows.costing import publish_cost
 from flows.shadowing import run_shadow
 from pipelines.batch.records import ModelOnDisk
 from pipelines.batch.run import run_batch
-from pipelines.errors import JobNotFinished, NotVerified, UnknownName
+from pipelines.errors import (
+    DigestMismatch,
+    JobNotFinished,
+    NotVerified,
+    UnknownName,
+    UnusableEvidence,
+)
 from pipelines.settings import Settings
 from pipelines.store.registry import Layout
 from pipelines.store.workspace import open_workspace
@@ -57,6 +64,14 @@ def finished(tmp_path: Path, model: ModelOnDisk) -> str:
     return job.output
 
 
+def _changed(weights: Path, target: Path) -> Path:
+    """The same model with another digest."""
+    shutil.copytree(weights, target)
+    config = json.loads((target / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps({**config, "tuned": True}))
+    return target
+
+
 def test_a_candidate_is_compared_and_the_record_published(
     toy: Settings, tmp_path: Path, scripted: None
 ) -> None:
@@ -66,11 +81,7 @@ def test_a_candidate_is_compared_and_the_record_published(
         update={"name": "colours@production", "weight_digest": release.weight_digest}
     )
     output = finished(tmp_path, model)
-    other = tmp_path / "other"
-    shutil.copytree(tiny.weights, other)
-    config = json.loads((other / "config.json").read_text())
-    (other / "config.json").write_text(json.dumps({**config, "tuned": True}))
-    digest = verified_weights(toy, other, "second")
+    digest = verified_weights(toy, _changed(tiny.weights, tmp_path / "other"), "second")
     with pytest.raises(UnknownName):
         run_shadow(toy, output, "third", 10, publish=False)
     with pytest.raises(JobNotFinished):
@@ -88,3 +99,32 @@ def test_a_candidate_is_compared_and_the_record_published(
         assert (folder.parent / "shadow.run.json").is_file()
     again = run_shadow(toy, output, "second", 10, publish=True)
     assert again.record == found.record
+
+
+def test_what_a_candidate_costs_is_measured_on_its_shadow_run(
+    toy: Settings, tmp_path: Path, scripted: None
+) -> None:
+    tiny = make_tiny_model(tmp_path / "tiny")
+    release = release_weights(toy, tiny.weights, "first", "colours")
+    model = tiny.model_copy(
+        update={"name": "colours@production", "weight_digest": release.weight_digest}
+    )
+    output = finished(tmp_path, model)
+    price = (3.6, "a price list", "a machine")
+    record = publish_cost(toy, "first", output, price)
+    assert record.weight_digest == release.weight_digest
+    tokens = record.prompt_tokens + record.generated_tokens
+    assert record.usd_per_mtok == pytest.approx(3.6 / 3600 * record.seconds / tokens * 1e6)
+    with open_workspace(toy) as workspace:
+        published = json.loads((workspace.root / "costs" / "first.json").read_text())
+        assert published == json.loads(record.model_dump_json())
+    verified_weights(toy, _changed(tiny.weights, tmp_path / "other"), "second")
+    with pytest.raises(DigestMismatch, match="weights that answered"):
+        publish_cost(toy, "second", output, price)
+    with pytest.raises(UnknownName):
+        publish_cost(toy, "third", output, price)
+    run = Path(output) / "run.json"
+    info = json.loads(run.read_text())
+    run.write_text(json.dumps({**info, "details": {**info["details"], "rows_generated": 3}}))
+    with pytest.raises(UnusableEvidence, match="generated 3 of 30 rows"):
+        publish_cost(toy, "first", output, price)
