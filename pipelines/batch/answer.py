@@ -66,6 +66,7 @@ class Asked:
             document_id=planned.document_id,
             document_sha256=planned.document_sha256,
             chunk=planned.chunk,
+            is_part=bool(planned.is_part),
             duplicate_of=planned.duplicate_of,
             output=output,
             raw_text=printable(self.last.text) if self.last else "",
@@ -87,10 +88,11 @@ def unasked(planned: PlannedRow, error_class: ErrorClass, message: str) -> Row:
         document_id=planned.document_id,
         document_sha256=planned.document_sha256,
         chunk=planned.chunk,
+        is_part=bool(planned.is_part),
         duplicate_of=planned.duplicate_of,
         error_class=error_class,
         error_message=_shortened(message),
-        prompt_tokens=planned.prompt_tokens,
+        prompt_tokens=0 if planned.parts else planned.prompt_tokens,  # there is no prompt yet
     )
 
 

@@ -49,6 +49,8 @@ class CorpusDigest:
 def question_identity(job: BatchJob, model: ModelOnDisk, max_model_len: int) -> dict[str, str]:
     """The parts of a job's identity that can be told without reading the corpus."""
     chunking = job.chunking.model_dump(mode="json") if job.chunking else None
+    if chunking and chunking["reduce"] is None:
+        del chunking["reduce"]  # the identity of jobs from before there was any
     return {
         "protocol": str(PROTOCOL),
         "classification": job.classification,

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pipelines.batch.corpus_settings import Corpus as Corpus
 from pipelines.batch.corpus_settings import Kind as Kind
-from pipelines.batch.settings import EngineSettings, Sampling, Task
+from pipelines.batch.settings import EngineSettings, Reduce, Sampling, Task
 from pipelines.canonical import Frozen
 from pipelines.models_file import load_yaml, parse_config
 
@@ -57,6 +57,11 @@ class Chunking(Frozen):
         ge=1,
         title="Only the first chunks",
         description="Leave the rest of each document out; the plan counts the documents so cut.",
+    )
+    reduce: Reduce | None = Field(
+        default=None,
+        title="Combine",
+        description="Ask once more about each document of several chunks, with their answers.",
     )
 
     @model_validator(mode="after")
@@ -208,6 +213,11 @@ class BatchJob(Frozen):
     )
 
     @property
+    def reduce(self) -> Reduce | None:
+        """How answers about chunks are combined, if they are."""
+        return self.chunking.reduce if self.chunking else None
+
+    @property
     def answer_tokens(self) -> int:
         """Tokens of the context that the answer may need."""
         return self.sampling.max_tokens if self.task == "generate" else 0
@@ -229,6 +239,8 @@ class BatchJob(Frozen):
     def _schema_is_for_text(self) -> Self:
         if self.task != "generate" and self.output_schema is not None:
             raise ValueError(f"output_schema is for answers in text, and task {self.task} has none")
+        if self.task != "generate" and self.reduce is not None:
+            raise ValueError(f"chunking.reduce combines text, and task {self.task} gives none")
         return self
 
 

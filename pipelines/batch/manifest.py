@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from pipelines.batch.layout import MANIFEST, SHARDS, shard_name
 from pipelines.batch.records import BatchManifest, JobPlan, ShardEntry, Tokens
-from pipelines.batch.rows import redaction_rules
+from pipelines.batch.rows import FINAL, redaction_rules
 from pipelines.batch.store import OutputStore
 from pipelines.canonical import record_bytes, sha256_bytes
 from pipelines.errors import JobNotFinished, OutputDamaged, TooManyErrors
@@ -27,6 +27,7 @@ _COUNTED = [
     "cached_tokens",
     "engine",
     "weight_digest",
+    FINAL,
 ]
 
 
@@ -82,7 +83,10 @@ class Counts:
     redacted: set[str] | None = None
 
     def add(self, table: pa.Table) -> None:
-        """Count one shard; rows of one document follow each other, across shards too."""
+        """Count one shard; rows of one document follow each other, across shards too.
+
+        Where chunks are combined, the final row of a document has an error if any of it has one.
+        """
         rules = redaction_rules(table)
         self.redacted = rules if self.redacted is None else self.redacted & rules
         for row in table.to_pylist():
@@ -96,8 +100,9 @@ class Counts:
             if row["error_class"] is not None:
                 self.errors[row["error_class"]] += 1
                 self.example = self.example or f"{row['document_id']}: {row['error_message']}"
-                self.documents_with_errors += row["document_id"] != self.last_failed
-                self.last_failed = row["document_id"]
+                if row.get(FINAL, True):
+                    self.documents_with_errors += row["document_id"] != self.last_failed
+                    self.last_failed = row["document_id"]
 
 
 def _read_back(plan: JobPlan, index: int, store: OutputStore, counts: Counts) -> ShardEntry:
@@ -108,7 +113,8 @@ def _read_back(plan: JobPlan, index: int, store: OutputStore, counts: Counts) ->
     try:
         file = pq.ParquetFile(io.BytesIO(data))
         metadata = file.schema_arrow.metadata or {}
-        table = file.read(columns=_COUNTED)
+        there = set(file.schema_arrow.names)
+        table = file.read(columns=[name for name in _COUNTED if name in there])
     except pa.ArrowException as error:
         raise OutputDamaged(store.location, name, f"not a shard ({error})") from error
     if metadata.get(b"weighbridge.job_id", b"").decode() != plan.job_id:
@@ -147,6 +153,8 @@ def assemble(plan: JobPlan, counts: Counts, shards: tuple[ShardEntry, ...]) -> B
         cut_documents=plan.cut_documents,
         ignored_files=plan.ignored_files,
         rows=plan.rows,
+        reduce=job.reduce,
+        reduced_rows=plan.reduced_rows,
         rows_ok=plan.rows - counts.errors.total(),
         errors=dict(sorted(counts.errors.items())),
         attempts=counts.attempts,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping
+from typing import Any
 
 import jinja2
 import jinja2.meta
@@ -19,7 +21,10 @@ from pipelines.errors import ConfigError
 class PromptBuilder:
     """Renders a job's prompt in a sandbox; a field that a document lacks is an error."""
 
-    def __init__(self, prompt: Prompt, tokenizer: ModelTokenizer) -> None:
+    def __init__(
+        self, prompt: Prompt, tokenizer: ModelTokenizer, key: str = "prompt.template"
+    ) -> None:
+        """`key` is what the job calls the template; raises ConfigError when it is none."""
         environment = ImmutableSandboxedEnvironment(
             undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
@@ -27,7 +32,7 @@ class PromptBuilder:
             self._template = with_plain_globals(environment.from_string(prompt.template))
         except jinja2.TemplateSyntaxError as error:
             raise ConfigError(
-                "prompt.template",
+                key,
                 f"not a Jinja template (line {error.lineno}: {error.message})",
                 "Correct the syntax.",
             ) from error
@@ -45,6 +50,10 @@ class PromptBuilder:
             return document.text
         fields = {**document.fields, "text": text, "id": document.id}
         fields["chunk"], fields["chunks"] = chunk, chunks
+        return self.rendered(fields)
+
+    def rendered(self, fields: Mapping[str, Any]) -> str:
+        """The template with these fields; raises DocumentError."""
         try:
             return check_text(self._template.render(fields))
         except jinja2.UndefinedError as error:
@@ -73,10 +82,15 @@ class PromptBuilder:
         return messages if own else [*self._system, *messages]
 
 
+def names_in(template: str) -> set[str]:
+    """The fields that a template names; for one that `PromptBuilder` has taken."""
+    environment = ImmutableSandboxedEnvironment()
+    return jinja2.meta.find_undeclared_variables(environment.parse(template))
+
+
 def names_id(prompt: Prompt) -> bool:
     """Whether a prompt's template names the document's id; for one that is a template."""
-    environment = ImmutableSandboxedEnvironment()
-    return "id" in jinja2.meta.find_undeclared_variables(environment.parse(prompt.template))
+    return "id" in names_in(prompt.template)
 
 
 def _failed(error: Exception) -> DocumentError:

@@ -37,7 +37,8 @@ def rerun(output: str, digest: str, model: ModelOnDisk, crew: Crew | None = None
     A job that was never finished is finished by it: all of its rows are asked.
     Killed at any moment, the same call goes on. Raises ModelStillReleased when `model` is the
     revoked one, JobNotFinished when nothing was planned there, ConfigError for a job whose answers
-    are vectors (those of two models cannot stand side by side), and what `run_batch` raises.
+    are vectors (those of two models cannot stand side by side) or rest on each other (chunks that
+    are combined), and what `run_batch` raises.
     """
     plan, crew = planned(open_store(output)), crew or Crew()
     store = sending_store(plan.job.model_copy(update={"output": output}), crew.egress, plan.job_id)
@@ -46,6 +47,9 @@ def rerun(output: str, digest: str, model: ModelOnDisk, crew: Crew | None = None
         raise ModelStillReleased(output, model.name, digest)
     if plan.pooled is not None:
         raise ConfigError("task", plan.pooled.task, "Run the job anew into an empty output.")
+    if plan.first_reduced_shards:
+        fact = "answers that combine others cannot be replaced one by one"
+        raise ConfigError("chunking.reduce", fact, "Run the job anew into an empty output.")
     if look_at(output, digest) is None:
         if before is None:
             raise JobNotFinished(output, f"{digest} has no part in it")

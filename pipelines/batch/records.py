@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +10,7 @@ from pydantic import Field
 
 from pipelines.batch.destinations import EgressRules
 from pipelines.batch.job import BatchJob, Classification, Prompt
-from pipelines.batch.settings import Sampling, Task
+from pipelines.batch.settings import Reduce, Sampling, Task
 from pipelines.canonical import Frozen
 
 PROTOCOL = 2  # part of a job's identity: raise it when text extraction or prompt assembly change
@@ -29,9 +30,10 @@ ErrorClass = Literal[
     "empty",
     "missing_field",  # the prompt names a field that this document lacks
     "prompt_failed",  # the prompt or the chat template raised
-    "too_long",  # prompt and longest answer do not fit the context
+    "too_long",  # prompt and longest answer do not fit the context; of answers: while running
     # found while running
     "document_changed",  # other bytes than were planned, or none
+    "part_failed",  # a chunk whose answer this row should combine has none
     "request_refused",  # the engine's own check of this request
     "engine_error",  # the engine gave the request up
     "engine_died",  # the engine ended with this row alone in it, twice
@@ -118,8 +120,25 @@ class JobPlan(Frozen):
     first_copy_shard: int = Field(
         description="from here on rows are copies of others; they are asked of no engine"
     )
+    first_reduced_shards: tuple[int, ...] = Field(
+        default=(), description="from each on, rows combine rows of the shards before it"
+    )
+    reduced_prompt_tokens: int = Field(
+        default=0, description="of rows that combine others, if every answer is the longest"
+    )
+    reduce_sha256: str = Field(default="", description="of the prompt that combines, '' if none")
     notes: tuple[str, ...] = ()
     shards: tuple[PlannedShard, ...]
+
+    def passes(self) -> tuple[range, ...]:
+        """The shards that an engine is asked, pass after pass: each needs all rows before it."""
+        borders = [0, *self.first_reduced_shards, self.first_copy_shard]
+        return tuple(range(first, after) for first, after in pairwise(borders))
+
+    @property
+    def reduced_rows(self) -> int:
+        """How many rows combine others; their copies are not counted."""
+        return sum(self.rows_in(index) for shards in self.passes()[1:] for index in shards)
 
     def rows_in(self, shard: int) -> int:
         """How many rows a shard holds."""
@@ -181,6 +200,8 @@ class BatchManifest(Frozen):
     cut_documents: int
     ignored_files: dict[str, int]
     rows: int
+    reduce: Reduce | None = Field(default=None, description="the prompt that combined chunks")
+    reduced_rows: int = Field(default=0, description="of `rows`; copies of them not counted")
     rows_ok: int
     errors: dict[str, int] = Field(description="error class to rows; with rows_ok adds up to rows")
     attempts: int
@@ -269,6 +290,7 @@ class BatchStatus(Frozen):
     rows: int
     rows_committed: int
     rows_journaled: int = Field(description="in the output's own journals, or this machine's")
+    reduced_rows: int = Field(default=0, description="of `rows`: those that combine chunks")
     errors: dict[str, int] = Field(
         default={}, description="error class to rows: as counted at the end, else as reported"
     )

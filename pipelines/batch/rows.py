@@ -39,6 +39,9 @@ class PlannedRow:
     media_type: str = ""
     language: str | None = None  # ISO 639-1, when the job asks for it
     copy_of: int | None = None  # the row whose answer this one gets
+    first_part: int | None = None  # of a row that combines others: the first of them
+    parts: int | None = None  # and how many there are; they follow each other
+    is_part: bool | None = None  # another row of the document combines this one
 
     @property
     def source(self) -> str:
@@ -67,6 +70,7 @@ class Row(Frozen):
     engine: str = ""
     label: str | None = None  # classify: of the highest score
     duplicate_of: str | None = None  # the first document of the same content
+    is_part: bool = False  # another row of the document combines this one
     answered_by: str | None = None  # id of the row whose answer this is a copy of
     vector: bytes | None = None  # little-endian float32; embed: the vector. classify: the scores
 
@@ -89,10 +93,15 @@ PLANNED_SCHEMA = pa.schema(
         ("media_type", pa.string()),
         ("language", pa.string()),
         ("copy_of", pa.int64()),
+        ("first_part", pa.int64()),
+        ("parts", pa.int32()),
+        ("is_part", pa.bool_()),
     ]
 )
 
 REDACTED = b"weighbridge.redacted"  # in a shard's metadata
+FINAL = "final"  # column of jobs that combine chunks: whether the row answers its document
+REDUCED = -1  # the chunk of a row that combines all others; of those in between -2, -3, …
 _NAMED = pa.dictionary(pa.int32(), pa.string())  # few values, many rows
 _ANSWERED = [
     ("id", pa.string()),
@@ -142,13 +151,17 @@ def read_planned(data: bytes) -> list[PlannedRow]:
     return [PlannedRow(**values) for values in table.to_pylist()]
 
 
-def answered_schema(output: OutputSchema, pooled: Pooled | None = None) -> pa.Schema:
+def answered_schema(
+    output: OutputSchema, pooled: Pooled | None = None, *, reduces: bool = False
+) -> pa.Schema:
     """Columns of a committed shard: fixed ones, then `output_NAME` for each flat field.
 
-    Jobs that embed or classify have `vector`, or `label` and `scores`, instead of the last.
+    Jobs that embed or classify have `vector`, or `label` and `scores`, instead of the last. Jobs
+    that combine chunks (`reduces`) have `final` before them.
     """
+    final = [(FINAL, pa.bool_())] if reduces else []
     typed = [(f"output_{column.name}", column.type) for column in output.columns]
-    return pa.schema([*_ANSWERED, *typed, *pooled_fields(pooled)])
+    return pa.schema([*_ANSWERED, *final, *typed, *pooled_fields(pooled)])
 
 
 def answered_parquet(
@@ -165,6 +178,10 @@ def answered_parquet(
     columns["id"] = [row_id(row.document_id, row.chunk) for row in ordered]
     for name in ("weight_digest", "adapter_digest", "template_sha256", "prompt_sha256"):
         columns[name] = [getattr(plan, name)] * len(ordered)
+    if reduces := bool(plan.reduce_sha256):
+        columns[FINAL] = [not row.is_part for row in ordered]
+        prompts = (plan.prompt_sha256, plan.reduce_sha256)
+        columns["prompt_sha256"] = [prompts[row.chunk <= REDUCED] for row in ordered]
     typed = [output.typed(row.output) for row in ordered]
     for position, column in enumerate(output.columns):
         columns[f"output_{column.name}"] = [values[position] for values in typed]
@@ -177,7 +194,7 @@ def answered_parquet(
         numbers = "vector" if plan.pooled.task == "embed" else "scores"
         columns[numbers] = pooled_column(plan.pooled, [row.vector for row in ordered])
         named["weighbridge.labels"] = json.dumps(plan.pooled.labels)
-    schema = answered_schema(output, plan.pooled).with_metadata(named)
+    schema = answered_schema(output, plan.pooled, reduces=reduces).with_metadata(named)
     return parquet_bytes(pa.table({name: columns[name] for name in schema.names}, schema=schema))
 
 

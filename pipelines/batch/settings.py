@@ -71,6 +71,34 @@ class Sampling(Frozen):
         return self
 
 
+class Reduce(Frozen):
+    """How the answers about the chunks of one document become one answer about all of it."""
+
+    template: str = Field(
+        min_length=1,
+        title="Prompt that combines",
+        description=(
+            "A Jinja template. {{ answers }} is the list of answers in the order of the chunks: "
+            "objects under an output schema, else text. {{ id }} is the document's id, "
+            "{{ chunks }} how many answers there are; with tables every other column but the text "
+            "goes by its own name."
+        ),
+        examples=["{% for a in answers %}- {{ a }}\n{% endfor %}\nSum these notes up."],
+    )
+    system: str | None = Field(
+        default=None, title="System prompt", description="Empty: that of the job's prompt."
+    )
+    at_once: int | None = Field(
+        default=None,
+        ge=2,
+        title="Answers at once",
+        description=(
+            "More answers than this are combined in rounds, so many at a time. Empty: all at once."
+        ),
+        examples=[8],
+    )
+
+
 class EngineSettings(Frozen):
     """How the engine runs; nothing here but the context length changes what is asked."""
 

@@ -50,6 +50,7 @@ def status(output: str) -> BatchStatus:
         shards=len(plan.shards),
         shards_committed=len(plan.shards) - len(missing),
         rows=plan.rows,
+        reduced_rows=plan.reduced_rows,
         rows_committed=committed,
         rows_journaled=journaled,
         errors=_errors(plan, manifest, entries),

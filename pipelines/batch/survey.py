@@ -53,7 +53,7 @@ def look(rows: Iterable[dict[str, Any]], total: int, labels: Sequence[str]) -> S
         if row["attempts"]:
             survey.prompt_lengths[row["prompt_tokens"]] += 1
             survey.answer_lengths[row["completion_tokens"]] += 1
-        for name in labels:
+        for name in labels if row.get("final", True) else ():  # not of chunks that are combined
             if (value := row[f"output_{name}"]) is not None:
                 _count(survey.values.setdefault(name, Counter()), str(value))
     return survey

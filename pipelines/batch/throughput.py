@@ -114,9 +114,9 @@ def estimate(
         least=round(min(shares) * (1 - _SPREAD) * limit),
         most=round(min(1.0, max(shares) * (1 + _SPREAD)) * limit),
     )
-    likely = [_scaled(job, plan.prompt_tokens, answers.likely) for job in past]
-    least = [_scaled(job, plan.prompt_tokens, answers.least) for job in past]
-    most = [_scaled(job, plan.prompt_tokens, answers.most) for job in past]
+    likely = [_scaled(job, _prompt_tokens(plan, answers.likely), answers.likely) for job in past]
+    least = [_scaled(job, _prompt_tokens(plan, answers.least), answers.least) for job in past]
+    most = [_scaled(job, _prompt_tokens(plan, answers.most), answers.most) for job in past]
     starts = [job.start_s for job in past]
     seconds = Interval(
         likely=round(median(starts) + median(both for pair in likely for both in pair), 1),
@@ -167,6 +167,12 @@ def _alike(home: Path, plan: JobPlan, workers: int) -> list[Past]:
         if (job.weight_digest, job.adapter_digest, job.hardware, job.workers) == wanted
     ]
     return [job for job in alike if job.engine == alike[-1].engine][-_LATEST:]
+
+
+def _prompt_tokens(plan: JobPlan, completion_tokens: float) -> int:
+    """Tokens that are read; prompts that combine answers are as long as answers are."""
+    share = completion_tokens / max(1, plan.most_completion_tokens)
+    return plan.prompt_tokens + round(share * plan.reduced_prompt_tokens)
 
 
 def _scaled(job: Past, prompt_tokens: int, completion_tokens: float) -> tuple[float, float]:

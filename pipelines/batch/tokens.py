@@ -163,7 +163,7 @@ class ModelTokenizer:
             lstrip_blocks=True,
             extensions=[_Generation, jinja2.ext.loopcontrols],
         )
-        environment.filters["tojson"] = _tojson
+        environment.filters["tojson"] = plain_json
         environment.globals["raise_exception"] = _raise_exception
         return with_plain_globals(environment.from_string(self.template))
 
@@ -210,7 +210,7 @@ class _Generation(jinja2.ext.Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def _tojson(
+def plain_json(
     value: Any, ensure_ascii: bool = False, indent: int | None = None, sort_keys: bool = False
 ) -> str:
     """Jinja's own filter escapes HTML, which a prompt must not."""

@@ -87,7 +87,8 @@ class Meter:
         self._prompt += row.attempts * row.prompt_tokens
         self._completion += row.completion_tokens
         self._cached += row.cached_tokens
-        if row.error_class is not None and (row.attempts or row.error_class == "document_changed"):
+        late = row.attempts or row.error_class == "document_changed" or row.chunk < 0
+        if row.error_class is not None and late:  # others are planned errors
             self._errors[row.error_class] += 1
 
     def now(self, *, ended: bool = False) -> WorkerUsage:

@@ -78,12 +78,18 @@ class _Worker:
         self._first_step_at = self._last_step_at = 0.0
 
     def run(self) -> None:
-        """Feed the engine until every shard is committed, by this worker or another."""
+        """Feed the engine until every shard is committed, by this worker or another.
+
+        At the end of a pass each of its shards is: whatever others had not committed was done here.
+        """
         self._watch.start()
-        if self._request.suspects:
-            self._drain(self._feed.suspected(), self._request.suspects_at_once)
-        self._drain(self._feed.rest(), None)
-        self._committer.finish()
+        for shards in self._plan.passes():
+            if self._request.suspects:
+                self._drain(self._feed.suspected(shards), self._request.suspects_at_once)
+            self._drain(self._feed.rest(shards), None)
+            self._committer.finish()
+            if self._watch.stopping:
+                break
         self._watch.raise_if_stopped()
 
     def _drain(self, windows: Iterator[Window], at_once: int | None) -> None:
