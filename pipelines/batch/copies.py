@@ -8,19 +8,18 @@ that a kill costs nothing and two writers write the same rows.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from pipelines.batch.committed import CommittedRows
 from pipelines.batch.layout import plan_name, shard_name
 from pipelines.batch.records import JobPlan
 from pipelines.batch.rows import PlannedRow, parquet_bytes, read_planned, row_id
 from pipelines.batch.store import OutputStore
 from pipelines.canonical import sha256_bytes
-from pipelines.errors import JobNotFinished, OutputDamaged
+from pipelines.errors import OutputDamaged
 
 _NOT_SPENT = ("attempts", "completion_tokens", "cached_tokens")
 
@@ -34,50 +33,12 @@ def fill_copies(plan: JobPlan, store: OutputStore) -> int:
     copies = range(plan.first_copy_shard, len(plan.shards))
     if not copies or not all(store.exists(shard_name(i)) for i in range(plan.first_copy_shard)):
         return 0
-    originals = _Originals(plan, store)
+    originals = CommittedRows(plan, store)
     missing = [index for index in copies if not store.exists(shard_name(index))]
     return sum(store.create(shard_name(i), _filled(plan, i, store, originals)) for i in missing)
 
 
-class _Originals:
-    """Committed shards, one in memory at a time: copies come in the order of their originals."""
-
-    def __init__(self, plan: JobPlan, store: OutputStore) -> None:
-        self._plan, self._store = plan, store
-        self._index, self._table = -1, pa.table({})
-
-    def rows(self, numbers: Sequence[int]) -> pa.Table:
-        """The rows with these numbers, which rise."""
-        parts, at = [], 0
-        while at < len(numbers):
-            index = self._shard_of(numbers[at])
-            start, stop = self._plan.shards[index].start, self._plan.shards[index].stop
-            end = at
-            while end < len(numbers) and numbers[end] < stop:
-                end += 1
-            parts.append(self._read(index).take([number - start for number in numbers[at:end]]))
-            at = end
-        return pa.concat_tables(parts)
-
-    def _shard_of(self, number: int) -> int:
-        # All shards but the last have the same size.
-        return min(number // self._plan.rows_in(0), self._plan.first_copy_shard - 1)
-
-    def _read(self, index: int) -> pa.Table:
-        if index != self._index:
-            name = shard_name(index)
-            data = self._store.read(name)
-            if data is None:
-                raise JobNotFinished(self._store.location, f"{name} went away")
-            try:
-                self._table = pq.read_table(io.BytesIO(data))
-            except pa.ArrowException as error:
-                raise OutputDamaged(self._store.location, name, f"not a shard ({error})") from error
-            self._index = index
-        return self._table
-
-
-def _filled(plan: JobPlan, index: int, store: OutputStore, originals: _Originals) -> bytes:
+def _filled(plan: JobPlan, index: int, store: OutputStore, originals: CommittedRows) -> bytes:
     name, expected = plan_name(plan.job_id, index), plan.shards[index].sha256
     data = store.read(name)
     if data is None or sha256_bytes(data) != expected:

@@ -69,7 +69,8 @@ class Copies:
         self._database.execute("PRAGMA journal_mode = OFF")
         self._database.execute("BEGIN")
         self._database.execute("CREATE TABLE originals (key BLOB PRIMARY KEY, row INTEGER)")
-        self._database.execute("CREATE TABLE copies (key BLOB, row BLOB)")
+        self._database.execute("CREATE TABLE copies (key BLOB, row BLOB, begins INTEGER)")
+        self._database.execute("CREATE TABLE combined (key BLOB, row INTEGER, planned BLOB)")
 
     def note(self, key: bytes, row: int) -> None:
         """The first row of the document that all others of this content are copies of."""
@@ -77,7 +78,13 @@ class Copies:
 
     def keep(self, key: bytes, row: PlannedRow) -> None:
         """A row that is a copy; its number does not matter yet."""
-        self._database.execute("INSERT INTO copies VALUES (?, ?)", (key, pickle.dumps(row)))
+        copy = (key, pickle.dumps(row), row.chunk == 0)
+        self._database.execute("INSERT INTO copies VALUES (?, ?, ?)", copy)
+
+    def combined(self, key: bytes, row: PlannedRow) -> None:
+        """A row that combines chunks of a document noted before: its copies have one each."""
+        kept = (key, row.row, pickle.dumps(row))
+        self._database.execute("INSERT INTO combined VALUES (?, ?, ?)", kept)
 
     def rows(self, number: int) -> Iterator[PlannedRow]:
         """All copies, numbered from `number` on, in the order of their originals."""
@@ -88,6 +95,30 @@ class Copies:
         for at, (original, pickled) in enumerate(found, number):
             row: PlannedRow = pickle.loads(pickled)  # our own, of this process
             yield replace(row, row=at, copy_of=original + row.chunk)
+            number = at + 1
+        yield from self._of_combined(number)
+
+    def _of_combined(self, number: int) -> Iterator[PlannedRow]:
+        self._database.execute("CREATE INDEX combined_key ON combined (key)")
+        found = self._database.execute(
+            "SELECT combined.row, combined.planned, copies.row FROM copies JOIN combined "
+            "USING (key) WHERE copies.begins ORDER BY combined.row, copies.rowid"
+        )
+        for at, (original, combined, copy) in enumerate(found, number):
+            row: PlannedRow = pickle.loads(combined)
+            whose: PlannedRow = pickle.loads(copy)
+            yield replace(
+                row,
+                row=at,
+                copy_of=original,
+                document_id=whose.document_id,
+                document_sha256=whose.document_sha256,
+                path=whose.path,
+                offset=whose.offset,
+                duplicate_of=whose.duplicate_of,
+                first_part=None,
+                parts=None,
+            )
 
     def close(self) -> None:
         """Drop the file."""

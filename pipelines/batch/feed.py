@@ -8,7 +8,7 @@ find it in the engine's prefix cache. Rows are committed in the order of the pla
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -19,6 +19,7 @@ from pipelines.batch.output_schema import OutputSchema
 from pipelines.batch.own_request import Wanted, wanted
 from pipelines.batch.prompt import PromptBuilder
 from pipelines.batch.records import JobPlan, WorkerRequest
+from pipelines.batch.reduction import Reducer
 from pipelines.batch.rows import PlannedRow
 from pipelines.batch.shard import OpenShard
 from pipelines.batch.store import OutputStore
@@ -71,7 +72,10 @@ def shard_order(worker: int, workers: int, shards: int) -> list[int]:
 
 
 class Feed:
-    """All rows of a worker's request; `suspected` first, and to its end, where it is used."""
+    """All rows of a worker's request, pass after pass; in each `suspected` first, where it is used.
+
+    A pass may begin when all shards of those before are committed: its prompts may rest on them.
+    """
 
     def __init__(self, request: WorkerRequest, plan: JobPlan, store: OutputStore) -> None:
         self._request, self._plan, self._store = request, plan, store
@@ -81,25 +85,21 @@ class Feed:
         self._wanted = Wanted(job.sampling, OutputSchema(job.output_schema))
         self._reader = CorpusReader(job.corpus)
         self._document: tuple[tuple[str, int, str], Document] | None = None
-        self._tools: tuple[ModelTokenizer, PromptBuilder] | None = None
+        self._tools: tuple[ModelTokenizer, PromptBuilder, Reducer | None] | None = None
 
-    def suspected(self) -> Iterator[Window]:
-        """The suspects of the request that are not settled yet."""
+    def suspected(self, shards: range) -> Iterator[Window]:
+        """The suspects of the request in these shards that are not settled yet."""
         suspects = frozenset(self._request.suspects)
-        return self._ahead(self._windows(self._order(), suspects))
+        return self._ahead(self._windows(shards, suspects))
 
-    def rest(self) -> Iterator[Window]:
-        """Every row that is not settled yet, shard after shard."""
-        return self._ahead(self._windows(self._order(), None))
+    def rest(self, shards: range) -> Iterator[Window]:
+        """Every row of these shards that is not settled yet, shard after shard."""
+        return self._ahead(self._windows(shards, None))
 
     def close(self) -> None:
         """End the thread, after the window that it is at."""
         self._thread.shutdown(wait=True, cancel_futures=True)
         self._reader.close()
-
-    def _order(self) -> list[int]:
-        request = self._request
-        return shard_order(request.worker, request.workers, self._plan.first_copy_shard)
 
     def _ahead(self, windows: Iterator[Window]) -> Iterator[Window]:
         """The same windows, the next one always under way; what making one raises comes up here."""
@@ -108,11 +108,12 @@ class Feed:
             coming = self._thread.submit(next, windows, None)
             yield window
 
-    def _windows(self, order: Iterable[int], only: frozenset[int] | None) -> Iterator[Window]:
+    def _windows(self, shards: range, only: frozenset[int] | None) -> Iterator[Window]:
         window, tokens = Window(), 0
         committed = self._committed()
-        own = own_part(self._request.worker, self._request.workers, self._plan.first_copy_shard)
-        for index in order:
+        worker, workers = self._request.worker, self._request.workers
+        own = {shards[at] for at in own_part(worker, workers, len(shards))}
+        for index in (shards[at] for at in shard_order(worker, workers, len(shards))):
             if window.rows and index not in own:  # others may be at it: never read far ahead
                 yield self._prepared(window)
                 window, tokens = Window(), 0
@@ -161,11 +162,22 @@ class Feed:
             except DocumentError as error:
                 prepared.fault = error
         if texts:
-            encoded = self._tool_pair()[0].encode([text for _, text in texts])
+            encoded = self._made_tools()[0].encode([text for _, text in texts])
             for (prepared, _), ids in zip(texts, encoded, strict=True):
-                prepared.prompt_token_ids = ids
+                self._take(prepared, ids)
         window.rows.sort(key=lambda prepared: prepared.prompt_token_ids)
         return window
+
+    def _take(self, prepared: Prepared, ids: list[int]) -> None:
+        """Keep the prompt; one of answers may turn out too long, which no plan could tell."""
+        reducer = self._made_tools()[2]
+        if prepared.planned.parts and reducer is not None:
+            try:
+                reducer.check_length(len(ids))
+            except DocumentError as error:
+                prepared.fault = error
+                return
+        prepared.prompt_token_ids = ids
 
     def _prompt(self, prepared: Prepared) -> str:
         """A row's prompt as text; raises DocumentError, also for what the plan found."""
@@ -174,10 +186,13 @@ class Feed:
             raise DocumentError(planned.error_class, planned.error_message or "")
         if planned.row in self._request.killers:
             raise DocumentError("engine_died", self._request.killers[planned.row])
+        reducer = self._made_tools()[2]
+        if planned.parts and reducer is not None:
+            return reducer.prompt(planned, self._read)
         document = self._read(planned)
         prepared.wanted = wanted(self._wanted, document.request)
         text = document.text[planned.start : planned.end]
-        return self._tool_pair()[1].build(document, text, planned.chunk, planned.chunks)
+        return self._made_tools()[1].build(document, text, planned.chunk, planned.chunks)
 
     def _read(self, planned: PlannedRow) -> Document:
         """A row's document; the chunks of one document follow each other, so one is kept."""
@@ -186,10 +201,11 @@ class Feed:
             self._document = (key, self._reader.reread(*key, planned.document_id))
         return self._document[1]
 
-    def _tool_pair(self) -> tuple[ModelTokenizer, PromptBuilder]:
-        """Tokenizer and prompt, made when the first row needs them."""
+    def _made_tools(self) -> tuple[ModelTokenizer, PromptBuilder, Reducer | None]:
+        """Tokenizer and prompts, made when the first row needs them."""
         if self._tools is None:
             job = self._request.job
             tokenizer = ModelTokenizer(self._request.model.weights, chat=job.task == "generate")
-            self._tools = tokenizer, PromptBuilder(job.prompt, tokenizer)
+            reducer = Reducer(job, self._plan, self._store, tokenizer) if job.reduce else None
+            self._tools = tokenizer, PromptBuilder(job.prompt, tokenizer), reducer
         return self._tools

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import TypeVar
 
+from pipelines.batch.combining import KEY, Combining, check_reduce
 from pipelines.batch.corpus import read_documents
 from pipelines.batch.documents.document import Document
 from pipelines.batch.documents.language import language_of
@@ -41,6 +43,9 @@ class Listing:
         self._sizer = Sizer(job, tokenizer, builder, max_model_len)
         self._requests = LineRequests(job)
         self._ids, self._contents, self._copies = Seen(), Seen(), Copies()
+        self._combining = Combining(job, tokenizer, max_model_len)
+        self._combined_columns = check_reduce(job, tokenizer)
+        self._lacking_columns = 0
         self._rendered, self._lacking = 0, 0
         self._lack = ""
         self._steering = 0
@@ -51,6 +56,8 @@ class Listing:
         self.languages: Counter[str] = Counter()
         self.twice: list[str] = []
         self.duplicates = self.cut = self.rows = self.prompt_tokens = self.longest = 0
+        self.reduced_prompt_tokens = 0
+        self.rounds: list[int] = []  # the first row of each round of rows that combine others
         self.originals = 0  # rows that are no copies
         self.most_completion_tokens = 0
         self.example = ""
@@ -71,11 +78,20 @@ class Listing:
         return self._requests.url
 
     def shards(self, rows: int) -> Iterator[list[PlannedRow]]:
-        """The planned rows in order, in lists of `rows`; copies of others in lists of their own."""
+        """The planned rows in order, in lists of `rows`.
+
+        Rows that combine others, round by round, and copies of others are in lists of their own.
+        """
         yield from _batched(self._planned(), rows)
+        while True:
+            first = self.rows
+            yield from _batched(self._combined(), rows)
+            if self.rows == first:
+                break
+            self.rounds.append(first)
         self.originals = self.rows
         yield from _batched(self._copied(), rows)
-        for database in (self._ids, self._contents, self._copies):
+        for database in (self._ids, self._contents, self._copies, self._combining):
             database.close()
 
     def check_fields(self) -> None:
@@ -86,6 +102,9 @@ class Listing:
                 f"no document has what it names ({self._lack})",
                 "It may use text, id, chunk, chunks and, with tables, the other columns.",
             )
+        if self._combining.documents and self._lacking_columns == self._combining.documents:
+            fact = f"no document has all it names ({', '.join(sorted(self._combined_columns))})"
+            raise ConfigError(KEY, fact, "It may use answers, id, chunks and the other columns.")
 
     def notes(self) -> Iterator[str]:
         """What a person should know before the job runs."""
@@ -98,6 +117,11 @@ class Listing:
             yield f"{self.cut} documents are not asked about to their end"
         if self.estimated:
             yield f"the tokens of {self.estimated} prompts are estimated from the first ones"
+        if self._combining.documents:
+            yield (
+                f"{self._combining.documents} documents have several chunks, and rows more that "
+                "combine their answers"
+            )
         yield from self._requests.notes()
 
     def _planned(self) -> Iterator[PlannedRow]:
@@ -179,8 +203,10 @@ class Listing:
         whole = once and all(draft.error is None for draft in rows)
         if whole and first is None and key is not None:
             self._copies.note(key, self.rows)
+        reduced = self._job.reduce is not None and len(rows) > 1
+        numbered: list[PlannedRow] = []
         for draft in rows:
-            row = self._row(draft, language, first)
+            row = replace(self._row(draft, language, first), is_part=reduced)
             if whole and first is not None and key is not None:
                 self._copies.keep(key, row)
                 continue
@@ -192,6 +218,21 @@ class Listing:
                 self.most_completion_tokens += draft.most_tokens
             self.rows += 1
             self.longest = max(self.longest, draft.tokens)
+            numbered.append(row)
+            yield row
+        if reduced and numbered:
+            self._combining.keep(numbered, key if whole else None)
+            fields = rows[0].document.fields
+            self._lacking_columns += not self._combined_columns <= fields.keys()
+
+    def _combined(self) -> Iterator[PlannedRow]:
+        for row, key, failed in self._combining.round(self.rows):
+            self.rows += 1
+            if key is not None:
+                self._copies.combined(key, row)
+            if not failed:
+                self.reduced_prompt_tokens += row.prompt_tokens
+                self.most_completion_tokens += self._job.answer_tokens
             yield row
 
     def _copied(self) -> Iterator[PlannedRow]:

@@ -17,7 +17,7 @@ from pipelines.batch.layout import JOB, JOURNAL, PLANS, plan_name
 from pipelines.batch.listing import Listing
 from pipelines.batch.output_schema import OutputSchema, loose_ends
 from pipelines.batch.pooling import pooled
-from pipelines.batch.prompt import PromptBuilder, names_id, prompt_sha256
+from pipelines.batch.prompt import PromptBuilder, names_id, prompt_sha256, reduce_prompt
 from pipelines.batch.records import JobPlan, ModelOnDisk, PlannedShard
 from pipelines.batch.rows import planned_parquet
 from pipelines.batch.store import OutputStore
@@ -202,6 +202,11 @@ def _assemble(
         estimated_prompts=listing.estimated,
         most_completion_tokens=listing.most_completion_tokens,
         request_url=listing.request_url,
+        first_reduced_shards=tuple(
+            sum(shard.start < first for shard in shards) for first in listing.rounds
+        ),
+        reduced_prompt_tokens=listing.reduced_prompt_tokens,
+        reduce_sha256=prompt_sha256(reduce_prompt(job.prompt, job.reduce)) if job.reduce else "",
         first_copy_shard=sum(shard.start < listing.originals for shard in shards),
         notes=(
             *choose_engine(job, model).notes(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jinja2
@@ -12,6 +12,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipelines.batch.documents.document import Document
 from pipelines.batch.job import Prompt
+from pipelines.batch.settings import Reduce
 from pipelines.batch.text import DocumentError, check_text
 from pipelines.batch.tokens import ModelTokenizer, with_plain_globals
 from pipelines.canonical import canonical_json, sha256_bytes
@@ -22,12 +23,17 @@ class PromptBuilder:
     """Renders a job's prompt in a sandbox; a field that a document lacks is an error."""
 
     def __init__(
-        self, prompt: Prompt, tokenizer: ModelTokenizer, key: str = "prompt.template"
+        self,
+        prompt: Prompt,
+        tokenizer: ModelTokenizer,
+        key: str = "prompt.template",
+        filters: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
         """`key` is what the job calls the template; raises ConfigError when it is none."""
         environment = ImmutableSandboxedEnvironment(
             undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
+        environment.filters.update(filters or {})
         try:
             self._template = with_plain_globals(environment.from_string(prompt.template))
         except jinja2.TemplateSyntaxError as error:
@@ -96,6 +102,12 @@ def names_id(prompt: Prompt) -> bool:
 def _failed(error: Exception) -> DocumentError:
     """The row's error, with the end of the traceback: the template's line stands there."""
     return DocumentError("prompt_failed", "".join(traceback.format_exception(error, limit=-2)))
+
+
+def reduce_prompt(prompt: Prompt, reduce: Reduce) -> Prompt:
+    """What combines answers, as a prompt; its system text is the job's unless it has its own."""
+    system = prompt.system if reduce.system is None else reduce.system
+    return Prompt(template=reduce.template, system=system)
 
 
 def prompt_sha256(prompt: Prompt) -> str:
