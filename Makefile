@@ -4,6 +4,9 @@ PYTHON ?= python3.11
 EXTRA ?= cpu
 LOCK := requirements/$(EXTRA).txt
 STAMP := .venv/weighbridge-lock.sha256
+# Modules share servers and engines, so each goes whole to one of two processes. Long checks of
+# timing and memory run alone.
+PARALLEL ?= -n 2 --dist loadfile
 RUN := . .venv/bin/activate &&
 
 # PyTorch's CPU wheel is not on the package index. Where PIP_FIND_LINKS names a folder that has it,
@@ -20,7 +23,7 @@ demo: setup
 	@$(RUN) weighbridge demo
 
 test: setup test-packages
-	@$(RUN) python -m pytest -q tests $(ARGS)
+	@$(RUN) python -m pytest -q tests $(PARALLEL) $(ARGS)
 
 test-long: setup test-packages
 	@$(RUN) python -m pytest -q tests --long $(ARGS)

@@ -154,13 +154,20 @@ def export(
         Format | None,
         typer.Option("--format", help="Without it, csv for a .csv file, else jsonl."),
     ] = None,
+    documents: Annotated[
+        bool,
+        typer.Option(
+            "--documents", help="One row a document: leave out chunks that were combined."
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Write the rows of a finished job to one file, each shard checked against the manifest."""
     from pipelines.batch.export import export as write
     from pipelines.batch.taking_up import named_job
 
-    rows = write(named_job(job).output, target, form.value if form else None)
+    output = named_job(job).output
+    rows = write(output, target, form.value if form else None, documents=documents)
     console.show({"rows": rows, "file": str(target)}, json, f"{rows} rows written to {target}")
 
 
@@ -215,6 +222,7 @@ def _facts(found: BatchStatus) -> dict[str, str]:
     return {
         "state": found.state,
         "rows committed": f"{found.rows_committed} of {found.rows}",
+        **({"rows that combine chunks": str(found.reduced_rows)} if found.reduced_rows else {}),
         "rows in the journal": str(found.rows_journaled),
         "shards committed": f"{found.shards_committed} of {found.shards}",
         "errors": ", ".join(f"{n} {kind}" for kind, n in found.errors.items()) or "none",

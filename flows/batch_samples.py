@@ -23,6 +23,7 @@ def plan_facts(made: JobPlan, expected: Estimate | None) -> dict[str, object]:
         "duplicate documents": made.duplicate_documents,
         "documents not asked to their end": made.cut_documents,
         "rows": made.rows,
+        **_combining(made),
         "rows copied from others": made.rows - made.shards[made.first_copy_shard - 1].stop,
         "rows that cannot be asked": sum(made.planned_errors.values()),
         "prompt tokens": made.prompt_tokens,
@@ -37,6 +38,14 @@ def plan_facts(made: JobPlan, expected: Estimate | None) -> dict[str, object]:
     facts["US dollars, estimated"] = _told(expected.usd) if expected.usd else "no price is set"
     facts["estimated from"] = f"{expected.jobs} past jobs on {expected.engine}"
     return facts
+
+
+def _combining(made: JobPlan) -> dict[str, object]:
+    """What a plan says of rows that combine chunks, where there are any."""
+    if not made.reduced_rows:
+        return {}
+    tokens = "their prompt tokens, at most"
+    return {"rows that combine chunks": made.reduced_rows, tokens: made.reduced_prompt_tokens}
 
 
 def show(job: str, registry: Path | None, *, answers: bool, json: bool) -> None:

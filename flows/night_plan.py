@@ -8,9 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
-
-from pipelines.canonical import Frozen
+from flows.form_fields import Form, ask
 from pipelines.errors import ConfigError, UnknownName
 from pipelines.models_file import EvaluationEntry, load_models
 from pipelines.records import RunInfo, read_record
@@ -22,13 +20,13 @@ PRODUCTION = "production"  # as the name of a control: whatever is in production
 Role = Literal["production", "candidate", "other"]
 
 
-class Budget(Frozen):
+class Budget(Form):
     """What a night may take; None is no limit. Money is time at the price of this machine."""
 
-    hours: float | None = Field(default=None, gt=0, title="Hours", description="of the whole night")
-    usd: float | None = Field(default=None, gt=0, title="US dollars")
-    usd_per_hour: float | None = Field(
-        default=None, gt=0, title="Price of an hour of this machine, in US dollars"
+    hours: float | None = ask(0, "Hours", "Of the whole night.", default=None, gt=0)
+    usd: float | None = ask(1, "US dollars", "Needs the price of an hour.", default=None, gt=0)
+    usd_per_hour: float | None = ask(
+        2, "Price of an hour", "Of this machine, in US dollars.", default=None, gt=0
     )
 
 

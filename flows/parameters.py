@@ -1,6 +1,6 @@
 """The parameters of the flows: what their forms in the Prefect UI ask, with titles and examples.
 
-A form shows the fields of a model in the order of `position` (`_ask` sets it), a Literal as a
+A form shows the fields of a model in the order of `position` (`ask` sets it), a Literal as a
 select, a union of models as a choice between their titles, and only literal defaults:
 `default_factory` shows empty. A section's title must differ from its model's, or it is dropped.
 Field names are part of saved schedules and scripts: rename none.
@@ -9,44 +9,14 @@ Field names are part of saved schedules and scripts: rename none.
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
-from pydantic_core import PydanticUndefined
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
+from flows.form_fields import Form, ask
 from pipelines.batch.job import Classification
 from pipelines.models_file import Base, DeclaredUse, ModelEntry
 from pipelines.references import NAME_PATTERN, check_name
-
-
-class Form(BaseModel):
-    """Base of all parameter models: immutable, and closed to unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def _ask(
-    position: int,
-    title: str,
-    description: str,
-    *,
-    default: Any = PydanticUndefined,
-    examples: tuple[Any, ...] = (),
-    **constraints: Any,
-) -> Any:
-    """A field of a form; `examples` go into the description too, where the UI shows them."""
-    if examples:
-        texts = (e if isinstance(e, str) else json.dumps(e) for e in examples)
-        description = f"{description} Example: {' or '.join(f'`{text}`' for text in texts)}"
-    return Field(
-        default,
-        title=title,
-        description=description,
-        examples=list(examples) or None,
-        json_schema_extra={"position": position},
-        **constraints,
-    )
-
 
 ModelName = Annotated[
     str,
@@ -60,10 +30,10 @@ class UseForm(Form):
 
     model_config = ConfigDict(title="Use")
 
-    purpose: Literal["commercial", "research"] = _ask(
+    purpose: Literal["commercial", "research"] = ask(
         0, "Purpose", "What the model is used for.", default="commercial"
     )
-    monthly_users: int | None = _ask(
+    monthly_users: int | None = ask(
         1,
         "Monthly users",
         "Users a month of the products that use it. Leave as None when unknown: a licence that "
@@ -71,7 +41,7 @@ class UseForm(Form):
         default=None,
         ge=0,
     )
-    revenue_usd_year: int | None = _ask(
+    revenue_usd_year: int | None = ask(
         2,
         "Yearly revenue in US dollars",
         "Of the whole company. Leave as None when unknown: a licence that depends on it then "
@@ -79,14 +49,14 @@ class UseForm(Form):
         default=None,
         ge=0,
     )
-    territories: tuple[str, ...] = _ask(
+    territories: tuple[str, ...] = ask(
         3, "Territories", "Where it is used, as two-letter country codes.", default=(),
         examples=("DE", "FR"),
     )  # fmt: skip
-    redistribution: bool = _ask(
+    redistribution: bool = ask(
         4, "Weights are passed on", "Whether weights leave the company.", default=False
     )
-    trains_other_models: bool = _ask(
+    trains_other_models: bool = ask(
         5,
         "Outputs train other models",
         "Whether what the model writes becomes training data of another model.",
@@ -106,13 +76,13 @@ class ModelForm(Form):
 
     model_config = ConfigDict(title="Model")
 
-    name: ModelName = _ask(
+    name: ModelName = ask(
         0,
         "Name",
         "Lower-case letters, digits and hyphens. The name stays with these weights for ever.",
         examples=("smollm2",),
     )
-    reference: str = _ask(
+    reference: str = ask(
         1,
         "Reference",
         "Where the weights come from: hf://organisation/name@revision, s3://bucket/prefix, "
@@ -120,26 +90,26 @@ class ModelForm(Form):
         "a model that models.yaml already holds.",
         default="",
     )
-    convert: Literal["as-is", "dequantise", "depickle"] = _ask(
+    convert: Literal["as-is", "dequantise", "depickle"] = ask(
         2,
         "Conversion",
         "'dequantise' turns a GGUF file into safetensors that can be tuned, 'depickle' PyTorch "
         "pickles where the policy admits it; 'as-is' keeps the publisher's bytes.",
         default="as-is",
     )
-    dtype: Literal["bfloat16", "float16", "float32"] = _ask(
+    dtype: Literal["bfloat16", "float16", "float32"] = ask(
         3, "Number format", "What a conversion writes.", default="bfloat16"
     )
-    include: tuple[str, ...] = _ask(
+    include: tuple[str, ...] = ask(
         4, "Only these files", "Patterns over file names, for a source that holds a model more "
         "than once. Licence texts come in any case.", default=(), examples=("*Q4_K_M.gguf",),
     )  # fmt: skip
-    exclude: tuple[str, ...] = _ask(
+    exclude: tuple[str, ...] = ask(
         5, "Not these files", "Patterns over file names.", default=(),
         examples=("consolidated*.safetensors",),
     )  # fmt: skip
 
-    base: str = _ask(
+    base: str = ask(
         6, "Base", "For an adapter: the model of the registry that it changes. Leave empty for the "
         "one that the adapter names.", default="", examples=("smollm2",),
     )  # fmt: skip
@@ -155,13 +125,13 @@ class TuningForm(Form):
 
     model_config = ConfigDict(title="Tuning")
 
-    name: ModelName = _ask(
+    name: ModelName = ask(
         0, "Name", "Name of the tuned model.", examples=("smollm2-triage",)
     )  # fmt: skip
-    recipe: ModelName = _ask(
+    recipe: ModelName = ask(
         1, "Recipe", "Name of a file recipes/NAME.yaml in the registry.", examples=("lora-small",)
     )
-    dataset: ModelName = _ask(
+    dataset: ModelName = ask(
         2, "Data set", "Name of a folder datasets/NAME in the registry.",
         examples=("licence-triage",),
     )  # fmt: skip
@@ -172,16 +142,16 @@ class GateForm(Form):
 
     model_config = ConfigDict(title="Release gate")
 
-    release: ModelName = _ask(
+    release: ModelName = ask(
         0,
         "Release line",
         "The name under which batch jobs will use it.",
         examples=("licence-triage",),
     )
-    policy: ModelName = _ask(
+    policy: ModelName = ask(
         1, "Policy", "Name of a file policy/gates/NAME.yaml in the registry.", default="default"
     )
-    baseline: str = _ask(
+    baseline: str = ask(
         2,
         "Compare with",
         "Name of a model. Leave empty to keep the baseline that models.yaml pins; when it pins "
@@ -195,7 +165,7 @@ class DocumentsForm(Form):
 
     model_config = ConfigDict(title="Documents")
 
-    path: str = _ask(
+    path: str = ask(
         0,
         "Folder or file",
         "Absolute path of a folder of .txt, .md and .html files, or of one .jsonl file with the "
@@ -203,13 +173,13 @@ class DocumentsForm(Form):
         examples=("/data/contracts/2026",),
         pattern="^/",
     )
-    classification: Classification = _ask(
+    classification: Classification = ask(
         1,
         "Classification",
         "How sensitive the most sensitive document is. Policy decides where such documents may be "
         "processed.",
     )
-    part_tokens: int = _ask(
+    part_tokens: int = ask(
         2,
         "Longest part in tokens",
         "A longer document is split into parts of this length, and each part is asked about. A "
@@ -218,7 +188,7 @@ class DocumentsForm(Form):
         ge=64,
         le=131_072,
     )
-    first_parts: int | None = _ask(
+    first_parts: int | None = ask(
         3,
         "Only the first parts",
         "How many parts of a long document to read. None reads all of it.",
@@ -232,7 +202,7 @@ class OneLabel(Form):
 
     model_config = ConfigDict(title="One label")
 
-    labels: tuple[str, ...] = _ask(
+    labels: tuple[str, ...] = ask(
         0,
         "Labels",
         "The possible answers, at least two. They are told to the model, unless the question names "
@@ -248,7 +218,7 @@ class Fields(Form):
 
     model_config = ConfigDict(title="Fields of an object")
 
-    json_schema: str = _ask(
+    json_schema: str = ask(
         0,
         "JSON Schema",
         "Say in the question what the fields mean. Give every string a maxLength.",
@@ -275,7 +245,7 @@ class FreeText(Form):
 
     model_config = ConfigDict(title="Free text")
 
-    words: int = _ask(
+    words: int = ask(
         0,
         "Words",
         "The model is asked to answer in at most so many words.",
@@ -290,7 +260,7 @@ class QuestionForm(Form):
 
     model_config = ConfigDict(title="Question")
 
-    prompt: str = _ask(
+    prompt: str = ask(
         0,
         "What to ask",
         "The document follows the question, or takes the place of `{{ text }}` where you write it.",
@@ -299,10 +269,8 @@ class QuestionForm(Form):
         max_length=20_000,
     )
     # Only FreeText takes an empty object: a form must not turn into another one by what it omits.
-    answer: OneLabel | Fields | FreeText = _ask(
-        1, "Answer", "The form that every answer must have."
-    )
-    max_tokens: int = _ask(
+    answer: OneLabel | Fields | FreeText = ask(1, "Answer", "The form that every answer must have.")
+    max_tokens: int = ask(
         2,
         "Longest answer in tokens",
         "A label takes about 10 tokens, 100 words about 150. A label or an object that is cut off "
@@ -318,14 +286,14 @@ class JobForm(Form):
 
     model_config = ConfigDict(title="Job")
 
-    model: str = _ask(
+    model: str = ask(
         0,
         "Model",
         "A release line and its stage.",
         examples=("licence-triage@production",),
         pattern="^[a-z0-9-]+@[a-z0-9-]+$",
     )
-    name: str = _ask(
+    name: str = ask(
         1,
         "Job name",
         "Names the folder of the results. Leave empty for a name made from the request itself: the "
@@ -340,6 +308,6 @@ class BatchForm(Form):
 
     model_config = ConfigDict(title="Batch job")
 
-    documents: DocumentsForm = _ask(0, "Documents", "What to read.")
-    question: QuestionForm = _ask(1, "Question", "What to ask.")
-    job: JobForm = _ask(2, "Job", "Who answers.")
+    documents: DocumentsForm = ask(0, "Documents", "What to read.")
+    question: QuestionForm = ask(1, "Question", "What to ask.")
+    job: JobForm = ask(2, "Job", "Who answers.")

@@ -18,14 +18,15 @@ Where things are:
 
     what a job says     job, settings, corpus_settings; limits, destinations
     what is read        corpus, documents/, text; openai lines: line_requests, own_request
-    the plan            plan, listing, identity, sizing, duplicates, prompt, output_schema, grammar,
-                        tokens; dry_run, throughput (estimates); taking_up, unchanged (a plan again)
+    the plan            plan, listing, identity, sizing, duplicates, combining, prompt,
+                        output_schema, grammar, tokens; dry_run, throughput (estimates); taking_up,
+                        unchanged (a plan again)
     the engines         engine (what one is), engine_choice, vllm_engine, transformers_engine,
                         pooling, gpus, adapter_release
-    the work            run, worker, feed, answer; recovery and in_flight (an engine that dies),
-                        watch, usage, cancel
-    what is committed   store, s3_store, egress, redaction; shard, journal, committer, rows, copies,
-                        manifest; layout
+    the work            run, worker, feed, reduction, answer; recovery and in_flight (an engine
+                        that dies), watch, usage, cancel
+    what is committed   store, s3_store, egress, redaction; shard, journal, committer, committed,
+                        rows, copies, manifest; layout
     afterwards          finished, status, export, openai_results, report, report_page, survey,
                         row_checks, publishing, shadow; stale, recall, job_index (revoked models)
 """

@@ -12,13 +12,14 @@ from pathlib import Path
 
 from pydantic import Field
 
-from pipelines.batch.corpus import CorpusReader
+from pipelines.batch.corpus import CorpusReader, Document
 from pipelines.batch.export import finished_rows
 from pipelines.batch.job import BatchJob, Limits
 from pipelines.batch.layout import plan_name
 from pipelines.batch.plan import plan
 from pipelines.batch.prompt import PromptBuilder
 from pipelines.batch.records import JobPlan, ModelOnDisk
+from pipelines.batch.reduction import Reducer
 from pipelines.batch.rows import PlannedRow, read_planned, row_id
 from pipelines.batch.run import WORKER, Crew, run_planned
 from pipelines.batch.store import open_store
@@ -62,24 +63,29 @@ def dry_run(
             }
         )
         planned = plan(trial, model)
-        rows = [(row, *_prompt) for row, _prompt in _prompts(trial, model, planned)]
         if not answers:
-            return [_sample(row, prompt, None, error) for row, prompt, error in rows]
+            rows = _prompts(trial, model, planned, answered=False)
+            return [_sample(row, prompt, None, error) for row, (prompt, error) in rows]
         manifest = run_planned(trial, model, planned, Crew(module=worker_module))
+        prompts = list(_prompts(trial, model, planned, answered=True))
         answered = {row["row"]: row for row in finished_rows(open_store(trial.output), manifest)}
     return [
         _sample(row, prompt, answered[row.row]["raw_text"], answered[row.row]["error_message"])
-        for row, prompt, _ in rows
+        for row, (prompt, _) in prompts
     ]
 
 
 def _prompts(
-    job: BatchJob, model: ModelOnDisk, planned: JobPlan
+    job: BatchJob, model: ModelOnDisk, planned: JobPlan, *, answered: bool
 ) -> Iterator[tuple[PlannedRow, tuple[str, str | None]]]:
-    """Each planned row with its prompt, or with '' and the error that it has instead."""
+    """Each planned row with its prompt, or with '' and the error that it has instead.
+
+    Rows that combine others show their template until those are `answered`.
+    """
     store = open_store(job.output)
     tokenizer = ModelTokenizer(model.weights, chat=job.task == "generate")
     builder = PromptBuilder(job.prompt, tokenizer)
+    reducer = Reducer(job, planned, store, tokenizer) if job.reduce and answered else None
     with CorpusReader(job.corpus) as reader:
         for index in range(len(planned.shards)):
             data = store.read(plan_name(planned.job_id, index))
@@ -88,14 +94,27 @@ def _prompts(
                 if row.error_class is not None:
                     yield row, ("", row.error_message)
                     continue
+                if row.chunk < 0 and not row.parts:
+                    yield row, ("", f"a copy of row {row.copy_of}")
+                    continue
+                if row.parts and reducer is None:
+                    yield row, (job.reduce.template if job.reduce else "", None)
+                    continue
                 try:
-                    yield row, (_prompt(reader, builder, row), None)
+                    yield row, (_prompt(reader, builder, reducer, row), None)
                 except DocumentError as error:
                     yield row, ("", str(error))
 
 
-def _prompt(reader: CorpusReader, builder: PromptBuilder, row: PlannedRow) -> str:
-    document = reader.reread(row.source, row.offset, row.document_sha256, row.document_id)
+def _prompt(
+    reader: CorpusReader, builder: PromptBuilder, reducer: Reducer | None, row: PlannedRow
+) -> str:
+    def read(row: PlannedRow) -> Document:
+        return reader.reread(row.source, row.offset, row.document_sha256, row.document_id)
+
+    if row.parts and reducer is not None:
+        return reducer.prompt(row, read)
+    document = read(row)
     text = document.text[row.start : row.end]
     return builder.build(document, text, row.chunk, row.chunks)
 

@@ -18,18 +18,23 @@ from pipelines.batch.layout import MANIFEST
 from pipelines.batch.manifest import load_manifest
 from pipelines.batch.openai_results import OpenAiResults
 from pipelines.batch.records import BatchManifest
+from pipelines.batch.rows import FINAL
 from pipelines.batch.store import OutputStore, open_store
 from pipelines.canonical import atomic_path, sha256_bytes
-from pipelines.errors import JobNotFinished, OutputDamaged
+from pipelines.errors import ConfigError, JobNotFinished, OutputDamaged
 
 Format = Literal["jsonl", "csv", "openai"]
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would act on (OWASP)
 
 
-def export(output: str, target: Path, form: Format | None = None) -> int:
+def export(
+    output: str, target: Path, form: Format | None = None, *, documents: bool = False
+) -> int:
     """Write the rows of a finished job to `target`, in job order; the number of rows.
 
-    Without a format the suffix of `target` tells it. Raises JobNotFinished without a manifest, and
+    Without a format the suffix of `target` tells it. With `documents` only the final row of each
+    document: chunks whose answers were combined are left out. Raises ConfigError when documents
+    have several rows and none of them is final, JobNotFinished without a manifest, and
     OutputDamaged when a shard is missing or is not the bytes that the manifest names; `target` is
     then not written.
     """
@@ -37,12 +42,18 @@ def export(output: str, target: Path, form: Format | None = None) -> int:
     manifest = load_manifest(store)
     if manifest is None:
         raise JobNotFinished(output, f"there is no {MANIFEST}: the job is not done")
+    if documents and manifest.reduce is None and manifest.rows != manifest.documents:
+        fact = "documents of this job have several rows, and no row combines them"
+        raise ConfigError("--documents", fact, "Leave it out, or run a job with chunking.reduce.")
+    rows = finished_rows(store, manifest)
+    if documents:
+        rows = (row for row in rows if row.get(FINAL, True))
     write = _writers(store, manifest)[form or ("csv" if target.suffix == ".csv" else "jsonl")]
     with (
         atomic_path(target) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
     ):
-        return write(finished_rows(store, manifest), file)
+        return write(rows, file)
 
 
 def export_jsonl(output: str, target: Path) -> int:

@@ -122,6 +122,11 @@ class Listing:
                 f"{self._combining.documents} documents have several chunks, and rows more that "
                 "combine their answers"
             )
+        if self._combining.tight:
+            yield (
+                f"{self._combining.tight} prompts that combine answers do not fit if every answer "
+                "is the longest; chunking.reduce.at_once combines fewer at once"
+            )
         yield from self._requests.notes()
 
     def _planned(self) -> Iterator[PlannedRow]:

@@ -96,6 +96,7 @@ def _facts(plan: JobPlan, manifest: BatchManifest) -> dict[str, str]:
         "chat template": manifest.template_sha256 or "none",
         "engine": engines or "none was needed",
         "prompt": manifest.prompt.template,
+        **({"prompt that combines": manifest.reduce.template} if manifest.reduce else {}),
         "corpus": manifest.corpus_sha256,
         "duplicate documents": str(manifest.duplicate_documents),
         "documents cut short": str(manifest.cut_documents),
