@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import TypeVar
 
@@ -211,7 +210,7 @@ class Listing:
         reduced = self._job.reduce is not None and len(rows) > 1
         numbered: list[PlannedRow] = []
         for draft in rows:
-            row = replace(self._row(draft, language, first), is_part=reduced)
+            row = self._row(draft, language, first, reduced)
             if whole and first is not None and key is not None:
                 self._copies.keep(key, row)
                 continue
@@ -223,9 +222,10 @@ class Listing:
                 self.most_completion_tokens += draft.most_tokens
             self.rows += 1
             self.longest = max(self.longest, draft.tokens)
-            numbered.append(row)
+            if reduced:
+                numbered.append(row)
             yield row
-        if reduced and numbered:
+        if numbered:
             self._combining.keep(numbered, key if whole else None)
             fields = rows[0].document.fields
             self._lacking_columns += not self._combined_columns <= fields.keys()
@@ -245,7 +245,9 @@ class Listing:
             self.rows += 1
             yield row
 
-    def _row(self, draft: Draft, language: str | None, first: str | None) -> PlannedRow:
+    def _row(
+        self, draft: Draft, language: str | None, first: str | None, is_part: bool
+    ) -> PlannedRow:
         document, error = draft.document, draft.error
         return PlannedRow(
             row=self.rows,
@@ -263,6 +265,7 @@ class Listing:
             error_message=printable(str(error)) if error else None,
             media_type=document.media_type,
             language=language,
+            is_part=is_part,
         )
 
     def _look_for_lack(self, error: DocumentError | None) -> None:

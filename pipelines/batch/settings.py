@@ -80,7 +80,7 @@ class Reduce(Frozen):
         description=(
             "A Jinja template. {{ answers }} is the list of answers in the order of the chunks: "
             "objects under an output schema, else text. {{ id }} is the document's id, "
-            "{{ chunks }} how many answers there are; with tables every other column but the text "
+            "{{ chunks }} how many chunks it has; with tables every other column but the text "
             "goes by its own name."
         ),
         examples=["{% for a in answers %}- {{ a }}\n{% endfor %}\nSum these notes up."],

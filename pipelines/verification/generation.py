@@ -70,7 +70,7 @@ def _check_range(
             if number is None or (type(number) is int and lowest <= number <= highest):
                 continue
             fact = f"{key} is {quoted(number)}, and there are {rows} embeddings"
-            if number in _DEFAULTS.get(kind, frozenset()):
+            if type(number) is int and number in _DEFAULTS.get(kind, frozenset()):
                 remedy = "It is the library's default: set the id that the tokenizer has."
                 yield warning("config.token-id", name, fact, remedy)
             else:

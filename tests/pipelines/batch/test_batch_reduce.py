@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import signal
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from finishing import Engines, do_work, finish, rows_of
 from processes import HERE, check_once_each, children, end, kill, start, wait_for
@@ -20,13 +22,13 @@ from pipelines.batch.dry_run import dry_run
 from pipelines.batch.export import export
 from pipelines.batch.feed import Feed
 from pipelines.batch.job import BatchJob
-from pipelines.batch.layout import shard_name
+from pipelines.batch.layout import plan_name, shard_name
 from pipelines.batch.manifest import count, load_manifest
 from pipelines.batch.plan import plan
 from pipelines.batch.prompt import prompt_sha256, reduce_prompt
 from pipelines.batch.recall import rerun
 from pipelines.batch.records import ModelOnDisk, WorkerReport, WorkerRequest
-from pipelines.batch.rows import read_planned
+from pipelines.batch.rows import parquet_bytes, read_planned
 from pipelines.batch.run import run_batch
 from pipelines.batch.status import status
 from pipelines.batch.store import open_store
@@ -109,7 +111,7 @@ def prompts_of(job: BatchJob, model: ModelOnDisk) -> dict[str, str]:
     feed, found = Feed(request, made, store), {}
     for shards in made.passes()[1:]:
         for index in shards:
-            data = store.read(f"plan/{made.job_id[:16]}/shard-{index:06}.parquet")
+            data = store.read(plan_name(made.job_id, index))
             assert data is not None
             for row in read_planned(data):
                 reducer = feed._made_tools()[2]
@@ -129,6 +131,43 @@ def test_the_combining_prompt_holds_the_committed_answers_in_order(
     answers = "".join(f"{json.dumps(json.loads(good(n)))};" for n in range(3))
     assert "system\nBe brief." in prompt
     assert f"user\n{answers}3 of d0<" in prompt
+
+
+def test_answers_in_text_and_columns_of_the_document_can_be_named(
+    reducing: MakeJob, tiny_model: ModelOnDisk, tmp_path: Path
+) -> None:
+    corpus = documents(tmp_path / "titled.jsonl", [text_of(2)], title="On colours")
+    template = "{{ title }}: {{ answers | join('|') }}"
+    job = reducing(corpus=corpus, output_schema=None, reduce={"template": template})
+    finish(job, tiny_model, Script(answers={0: ("red",), 1: ("green & blue",)}))
+    assert "user\nOn colours: red|green & blue<" in prompts_of(job, tiny_model)["d0#-1"]
+
+
+def test_jobs_that_do_not_combine_keep_their_identity(
+    reducing: MakeJob, tiny_model: ModelOnDisk
+) -> None:
+    made = plan(reducing(chunking={"tokens": 16}), tiny_model)
+    assert made.identity["chunking"] == '{"first":null,"overlap_tokens":0,"tokens":16}'
+    assert made.passes() == (range(len(made.shards)),)
+
+
+def test_a_plan_from_before_rows_were_combined_can_be_read(
+    reducing: MakeJob, tiny_model: ModelOnDisk
+) -> None:
+    made = plan(job := reducing(), tiny_model)
+    data = open_store(job.output).read(plan_name(made.job_id, 0))
+    assert data is not None
+    table = pq.read_table(io.BytesIO(data)).drop_columns(["first_part", "parts", "is_part"])
+    rows = read_planned(parquet_bytes(table))
+    assert [(row.parts, row.is_part) for row in rows] == [(None, None)] * 4
+
+
+def test_the_plan_says_which_prompts_may_not_fit(
+    reducing: MakeJob, tiny_model: ModelOnDisk
+) -> None:
+    notes = "; ".join(plan(reducing([text_of(20), text_of(2)]), tiny_model).notes)
+    assert "2 documents have several chunks" in notes
+    assert "1 prompts that combine answers do not fit" in notes
 
 
 def test_more_answers_than_at_once_are_combined_in_rounds(
