@@ -52,7 +52,6 @@ def plan(job: BatchJob, model: ModelOnDisk, egress: EgressRules | None = None) -
     _check_paths(job)
     length = _max_model_len(job, model)
     _grammar(job, model)
-    _check_duplicates(job)
     question = question_identity(job, model, length)
     existing = load_plan(store)
     if existing is not None:
@@ -62,8 +61,10 @@ def plan(job: BatchJob, model: ModelOnDisk, egress: EgressRules | None = None) -
     tokenizer = ModelTokenizer(model.weights, chat=job.task == "generate")
     if (template := template_sha256(model.weights)) != model.template_sha256:
         raise DigestMismatch(f"chat template of {model.name}", model.template_sha256, template)
+    builder = PromptBuilder(job.prompt, tokenizer)
+    _check_duplicates(job)
     with tempfile.TemporaryDirectory(prefix="weighbridge-plan-") as folder:
-        listing = Listing(job, tokenizer, PromptBuilder(job.prompt, tokenizer), length)
+        listing = Listing(job, tokenizer, builder, length)
         shards = _spool(listing, Path(folder), job.shard_rows)
         _check_listing(job, listing)
         made = _assemble(job, model, listing, question, shards)

@@ -446,3 +446,11 @@ def test_a_job_file_is_read_with_paths_relative_to_it(tmp_path: Path, corpus: Pa
 def test_chunks_must_advance(make_job: MakeJob) -> None:
     with pytest.raises(ValidationError, match="overlap_tokens must be smaller"):
         make_job(chunking={"tokens": 16, "overlap_tokens": 16})
+
+
+def test_a_broken_template_is_named_whatever_becomes_of_duplicates(
+    make_job: Callable[..., BatchJob], tiny_model: ModelOnDisk
+) -> None:
+    broken = {"template": "{{ text"}
+    with pytest.raises(ConfigError, match="not a Jinja template"):
+        plan(make_job(prompt=broken, duplicates="answer_once"), tiny_model)
