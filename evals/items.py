@@ -63,12 +63,13 @@ def read_items(path: Path) -> list[ItemResult]:
     Raises WrongKindOfPath when there is no file, UnusableEvidence when its columns are others.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
+
+    from pipelines.parquet import read_parquet
 
     if not path.is_file():
         raise WrongKindOfPath(path, "the per-item results of an evaluation")
     try:
-        table = pq.read_table(path)
+        table = read_parquet(path)
     except pa.ArrowInvalid as error:
         raise UnusableEvidence(
             str(path), f"not Parquet ({error})", "Evaluate the model again."

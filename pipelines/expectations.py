@@ -31,11 +31,14 @@ def run_expectations(
 
     import great_expectations as gx
     import pandas as pd
+    from great_expectations.data_context.types.base import ProgressBarsConfig
 
     # In file mode everything that it writes lies below one folder, which goes away: it keeps
     # values and times, and neither belongs into a record.
     with tempfile.TemporaryDirectory(prefix="weighbridge-gx-") as folder:
         context = gx.get_context(mode="file", project_root_dir=folder)
+        # Bars on a terminal, and lines in a log, that say nothing of the rows.
+        context.variables.progress_bars = ProgressBarsConfig(globally=False)
         batch = (
             context.data_sources.add_pandas("rows")
             .add_dataframe_asset("rows")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from bisect import bisect_right
 from collections.abc import Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.batch.layout import shard_name
 from pipelines.batch.records import JobPlan
 from pipelines.batch.store import OutputStore
 from pipelines.errors import JobNotFinished, OutputDamaged
+from pipelines.parquet import read_parquet
 
 
 class CommittedRows:
@@ -50,7 +49,7 @@ class CommittedRows:
             if data is None:
                 raise JobNotFinished(self._store.location, f"{name} is not there")
             try:
-                self._table = pq.read_table(io.BytesIO(data), columns=self._columns)
+                self._table = read_parquet(data, columns=self._columns)
             except pa.ArrowException as error:
                 raise OutputDamaged(self._store.location, name, f"not a shard ({error})") from error
             self._index = index

@@ -6,13 +6,10 @@ The rows are held against the manifest on the way.
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TextIO
-
-import pyarrow.parquet as pq
 
 from pipelines.batch.layout import MANIFEST
 from pipelines.batch.manifest import load_manifest
@@ -22,6 +19,7 @@ from pipelines.batch.rows import FINAL
 from pipelines.batch.store import OutputStore, open_store
 from pipelines.canonical import atomic_path, sha256_bytes
 from pipelines.errors import ConfigError, JobNotFinished, OutputDamaged
+from pipelines.parquet import read_parquet
 
 Format = Literal["jsonl", "csv", "openai"]
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would act on (OWASP)
@@ -120,7 +118,7 @@ def _checked(store: OutputStore, manifest: BatchManifest, index: int) -> list[di
     if (actual := sha256_bytes(data)) != entry.sha256:
         fact = f"the manifest says {entry.sha256}, its bytes are {actual}"
         raise OutputDamaged(store.location, entry.name, fact)
-    rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(data)).to_pylist()
+    rows: list[dict[str, Any]] = read_parquet(data).to_pylist()
     return rows
 
 

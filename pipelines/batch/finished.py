@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from pipelines.batch.store import OutputStore, open_store
 from pipelines.batch.taking_up import load_plan
 from pipelines.canonical import sha256_bytes
 from pipelines.errors import JobNotFinished, OutputDamaged
+from pipelines.parquet import read_parquet
 
 
 class Finished(NamedTuple):
@@ -41,15 +41,19 @@ class Finished(NamedTuple):
     def rows(self) -> Iterator[dict[str, Any]]:
         """Every row in order, as a shard holds it."""
         for _, data in self.shards():
-            yield from pq.read_table(io.BytesIO(data)).to_pylist()
+            yield from read_parquet(data).to_pylist()
 
     def columns(self, names: set[str] | None) -> dict[str, list[Any]]:
         """Whole columns in memory: those of `names` that there are, or all of them."""
         tables = []
         for _, data in self.shards():
-            file = pq.ParquetFile(io.BytesIO(data))
+            file = pq.ParquetFile(pa.BufferReader(data))
             there = file.schema_arrow.names
-            tables.append(file.read(columns=[n for n in there if names is None or n in names]))
+            tables.append(
+                file.read(
+                    columns=[n for n in there if names is None or n in names], use_threads=False
+                )
+            )
         found: dict[str, list[Any]] = pa.concat_tables(tables).to_pydict()
         return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -111,10 +110,10 @@ def _read_back(plan: JobPlan, index: int, store: OutputStore, counts: Counts) ->
     if data is None:
         raise JobNotFinished(store.location, f"{name} went away")
     try:
-        file = pq.ParquetFile(io.BytesIO(data))
+        file = pq.ParquetFile(pa.BufferReader(data))
         metadata = file.schema_arrow.metadata or {}
         there = set(file.schema_arrow.names)
-        table = file.read(columns=[name for name in _COUNTED if name in there])
+        table = file.read(columns=[name for name in _COUNTED if name in there], use_threads=False)
     except pa.ArrowException as error:
         raise OutputDamaged(store.location, name, f"not a shard ({error})") from error
     if metadata.get(b"weighbridge.job_id", b"").decode() != plan.job_id:

@@ -10,11 +10,10 @@ the new ones, never a mixture that no manifest describes.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from pipelines.batch.egress import sending_store
 from pipelines.batch.identity import job_id
@@ -29,6 +28,7 @@ from pipelines.batch.store import OutputStore, open_store
 from pipelines.batch.taking_up import planned, planned_job
 from pipelines.canonical import record_bytes, sha256_bytes
 from pipelines.errors import ConfigError, JobNotFinished, ModelStillReleased, OutputDamaged
+from pipelines.parquet import read_parquet
 
 
 def rerun(output: str, digest: str, model: ModelOnDisk, crew: Crew | None = None) -> BatchManifest:
@@ -94,7 +94,7 @@ def _merged(recall: RecallPlan, index: int, fresh: _Fresh) -> tuple[ShardEntry, 
     if data is None:
         numbers, kept = list(range(planned_shard.start, planned_shard.stop)), None
     else:
-        old = pq.read_table(io.BytesIO(data))
+        old = read_parquet(data)
         mask = stale_rows(old, recall.digest)
         numbers = old.filter(mask).column("row").to_pylist()
         kept = old.filter([not stale for stale in mask])
@@ -108,7 +108,7 @@ def _merged(recall: RecallPlan, index: int, fresh: _Fresh) -> tuple[ShardEntry, 
         data = recall.store.read(name)  # of this run or of one before: the same rows
     if data is None:
         raise OutputDamaged(recall.store.location, name, "written, and not there")
-    table = pq.read_table(io.BytesIO(data))
+    table = read_parquet(data)
     if table.column("row").to_pylist() != list(range(planned_shard.start, planned_shard.stop)):
         raise OutputDamaged(recall.store.location, name, "does not hold the planned rows once each")
     entry = ShardEntry(
@@ -120,7 +120,8 @@ def _merged(recall: RecallPlan, index: int, fresh: _Fresh) -> tuple[ShardEntry, 
 def _shard_bytes(parts: list[pa.Table], generation: Generation) -> bytes:
     """Tables of one schema as one shard in row order; its metadata names the new job."""
     schema = parts[-1].schema
-    table = pa.concat_tables([part.cast(schema) for part in parts]).sort_by("row")
+    table = pa.concat_tables([part.cast(schema) for part in parts])
+    table = table.take(pc.sort_indices(table.column("row")))
     rules = set.intersection(*(redaction_rules(part) for part in parts))
     named = {
         **(schema.metadata or {}),
@@ -171,4 +172,4 @@ class _Fresh:
             if data is None or sha256_bytes(data) != entry.sha256:
                 fact = f"not the bytes {entry.sha256} that its manifest names"
                 raise OutputDamaged(store.location, entry.name, fact)
-            yield pq.read_table(io.BytesIO(data))
+            yield read_parquet(data)

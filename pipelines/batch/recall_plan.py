@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.batch.identity import job_id, question_identity
 from pipelines.batch.layout import JOB, RECALL, SHARDS, plan_name, shard_name
@@ -21,6 +19,7 @@ from pipelines.batch.taking_up import load_plan, planned, planned_job
 from pipelines.batch.tokens import context_length
 from pipelines.canonical import record_bytes, sha256_bytes
 from pipelines.errors import ConfigError
+from pipelines.parquet import read_parquet
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ class RecallPlan:
             if data is None:
                 yield from rows
                 continue
-            stale = stale_rows(pq.read_table(io.BytesIO(data)), self.digest)
+            stale = stale_rows(read_parquet(data), self.digest)
             yield from (row for row, again in zip(rows, stale, strict=True) if again)
 
 

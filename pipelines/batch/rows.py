@@ -17,6 +17,7 @@ from pipelines.batch.output_schema import OutputSchema
 from pipelines.batch.pooling import pooled_column, pooled_fields
 from pipelines.batch.records import ErrorClass, JobPlan, Pooled
 from pipelines.canonical import Frozen
+from pipelines.parquet import read_parquet
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,7 @@ def planned_parquet(rows: Sequence[PlannedRow]) -> bytes:
 
 def read_planned(data: bytes) -> list[PlannedRow]:
     """The rows of a shard of the plan, in order."""
-    table = pq.read_table(io.BytesIO(data), schema=PLANNED_SCHEMA)
+    table = read_parquet(data, schema=PLANNED_SCHEMA)
     return [PlannedRow(**values) for values in table.to_pylist()]
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
@@ -92,9 +92,11 @@ def _written(store: OutputStore, name: str, digest: str) -> int:
     data = store.read(name)
     if data is None:
         raise OutputDamaged(store.location, name, "named by the manifest, and not there")
-    file = pq.ParquetFile(io.BytesIO(data))
+    file = pq.ParquetFile(pa.BufferReader(data))
     columns = ["engine", *(c for c in WRITERS if c in file.schema_arrow.names)]
-    return sum(is_stale(row, digest) for row in file.read(columns=columns).to_pylist())
+    return sum(
+        is_stale(row, digest) for row in file.read(columns=columns, use_threads=False).to_pylist()
+    )
 
 
 def is_stale(row: dict[str, object], digest: str) -> bool:

@@ -9,12 +9,13 @@ from typing import Literal
 
 from pipelines.batch.cancel import is_cancelled
 from pipelines.batch.journal import count_rows
-from pipelines.batch.layout import journal_folder
+from pipelines.batch.layout import RUN, journal_folder
 from pipelines.batch.manifest import load_manifest, missing_shards
 from pipelines.batch.records import BatchManifest, BatchStatus, JobPlan, Spent
-from pipelines.batch.store import open_store
+from pipelines.batch.store import OutputStore, open_store
 from pipelines.batch.taking_up import planned
 from pipelines.batch.usage import WorkerUsage, read_usage, spent
+from pipelines.records import RunInfo, parse_record
 
 State = Literal["planned", "running", "stopped", "cancelled", "finished"]
 
@@ -55,7 +56,7 @@ def status(output: str) -> BatchStatus:
         rows_journaled=journaled,
         errors=_errors(plan, manifest, entries),
         workers_alive=tuple(f"{entry.share} on {entry.host}" for entry in alive),
-        spent=_spent(manifest, entries),
+        spent=_spent(store, manifest, entries),
         rows_per_s=round(sum(rates), 3) if rates else None,
         left_s=round((plan.rows - committed - journaled) / sum(rates), 1) if sum(rates) else None,
     )
@@ -72,12 +73,17 @@ def _errors(
     return dict(sorted(counted.items()))
 
 
-def _spent(manifest: BatchManifest | None, entries: Collection[WorkerUsage]) -> Spent:
-    """Of a finished job the tokens in the manifest; its time and cost are in run.json."""
+def _spent(
+    store: OutputStore, manifest: BatchManifest | None, entries: Collection[WorkerUsage]
+) -> Spent:
+    """Of a finished job the tokens in the manifest, and the time and cost in run.json."""
     if manifest is None:
         return spent(entries)
-    tokens = manifest.tokens
+    tokens, run = manifest.tokens, store.read(RUN)
+    took = parse_record(run, f"{store.location}/{RUN}", RunInfo).details if run else {}
     return Spent(
+        worker_s=float(took.get("job_worker_s", 0.0)),
+        usd=float(took["job_usd"]) if "job_usd" in took else None,
         prompt_tokens=tokens.prompt,
         completion_tokens=tokens.completion,
         cached_tokens=tokens.cached,

@@ -74,7 +74,7 @@ class ParquetRows:
 
     def _open(self, group: int) -> None:
         self._batches = self._file.iter_batches(
-            batch_size=_ROWS, row_groups=[group], columns=self._columns
+            batch_size=_ROWS, row_groups=[group], columns=self._columns, use_threads=False
         )
         self._window, self._first = [], self._starts[group]
 

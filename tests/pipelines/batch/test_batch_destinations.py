@@ -25,6 +25,7 @@ from pipelines.batch.records import ModelOnDisk
 from pipelines.batch.redaction import Redactor
 from pipelines.batch.rows import Row
 from pipelines.batch.run import run_batch
+from pipelines.batch.status import status
 from pipelines.errors import ConfigError, DestinationRefused, EgressLogBroken
 
 ENDPOINT = "https://s3.example.com"
@@ -254,6 +255,7 @@ def test_a_job_elsewhere_is_redacted_and_every_object_of_it_is_logged(
     job = make_job(output=s3_output, output_schema=None)
     manifest = run_batch(job, tiny_model, worker_module="scripted_engine", egress=rules)
     assert manifest.redacted == ("email",)
+    assert status(s3_output).spent.worker_s > 0  # also of a finished job
     done = finished_job(s3_output)
     assert {row["raw_text"] for row in done.rows()} == {"ask [email]"}
     sent = {line.object: line for line in read_log(rules.log)}
