@@ -93,14 +93,19 @@ def chart(nights: Sequence[NightRecord]) -> str:
             "height": 160,
             "mark": {"type": "line", "point": True},
             "encoding": {
-                "x": {"field": "night", "type": "temporal", "title": None},
+                "x": {
+                    "field": "night",
+                    "type": "temporal",
+                    "title": None,
+                    "axis": {"format": "%d %b", "labelOverlap": True, "tickCount": 6},
+                },
                 "y": {
                     "field": "value",
                     "type": "quantitative",
                     "scale": {"zero": False},
                     "title": None,
                 },
-                "color": {"field": "model", "type": "nominal"},
+                "color": {"field": "model", "type": "nominal", "legend": {"labelLimit": 400}},
             },
         },
     }
