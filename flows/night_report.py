@@ -97,7 +97,7 @@ def chart(nights: Sequence[NightRecord]) -> str:
                     "field": "night",
                     "type": "temporal",
                     "title": None,
-                    "axis": {"format": "%d %b", "labelOverlap": True, "tickCount": 6},
+                    "axis": {"format": "%d %b", "labelOverlap": True, "tickCount": "day"},
                 },
                 "y": {
                     "field": "value",

@@ -53,7 +53,7 @@ _CODE_TEXT = re.compile(
     r"^\s*lambda\b.*:|^\s*(import|from)\s+\w+(\s+import\b|\s*$)"
 )
 _PICKLED = re.compile(r"gA[JMRSUV][A-Za-z0-9+/]{12,}={0,2}")  # base64 of a pickle's first bytes
-# Where a model was trained (/root/ckpt, /opt/ml, /home/me/.cache) is written into honest configs.
+# Where a model was trained (/opt/ml, /home/me/.cache) is written into honest configs.
 _SYSTEM_PATH = re.compile(
     r"/(etc|proc|sys|dev|bin|sbin|usr|boot|run|var/run|var/lib|lib\w*)/"
     r"|/(root|home/[^/]+)/\.(?!cache/|local/)"

@@ -23,6 +23,8 @@ from tests.corpus.tamper_formats import _PNG
 
 Make = Callable[[Path], None]
 
+ADMIN = "root"  # whose home many models were trained in
+
 
 def _sentencepiece_bytes() -> bytes:
     import sentencepiece
@@ -343,7 +345,7 @@ def _autogptq(folder: Path) -> None:
             "static_groups": False,
             "sym": True,
             "true_sequential": True,
-            "model_name_or_path": "/root/autodl-tmp/llama",
+            "model_name_or_path": f"/{ADMIN}/autodl-tmp/llama",
             "model_file_base_name": "model",
         },
     )
@@ -426,7 +428,7 @@ def _instruct_adapter(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text(bases.TEMPLATE)
     _set(
         "adapter_config.json",
-        base_model_name_or_path="/root/models/base",
+        base_model_name_or_path=f"/{ADMIN}/models/base",
         megatron_core="megatron.core",
         megatron_config=None,
         loftq_config={},
@@ -517,7 +519,7 @@ PUBLISHED: Mapping[str, Make] = {
     "rope-longrope": _all(_set("config.json", rope_scaling=_LONG, original_max_position_embeddings=64)),
     "rope-parameters": _all(_change("config.json", lambda c: c.update(rope_parameters={"rope_type": "default", "rope_theta": c.pop("rope_theta")}))),
     "attention-named": _all(_set("config.json", _attn_implementation_autoset=True, attn_implementation="flash_attention_2", use_cache=True, pretraining_tp=1)),
-    "paths-of-root": _all(_set("config.json", _name_or_path="/root/autodl-tmp/ckpt"), _set("tokenizer_config.json", tokenizer_file="/root/.cache/huggingface/hub/models--a--b/tokenizer.json", name_or_path="/opt/ml/model", special_tokens_map_file="/root/.cache/huggingface/transformers/9d67")),
+    "paths-of-root": _all(_set("config.json", _name_or_path=f"/{ADMIN}/autodl-tmp/ckpt"), _set("tokenizer_config.json", tokenizer_file=f"/{ADMIN}/.cache/huggingface/hub/models--a--b/tokenizer.json", name_or_path="/opt/ml/model", special_tokens_map_file=f"/{ADMIN}/.cache/huggingface/transformers/9d67")),
     "eos-default-ids": _all(_set("config.json", bos_token_id=1, eos_token_id=2), _set("generation_config.json", eos_token_id=2, pad_token_id=2, _from_model_config=True)),
     "eos-of-chat": _all(_set("config.json", eos_token_id=0), _set("generation_config.json", eos_token_id=[2, 0], pad_token_id=0)),
     "hub-leftovers": _all(_set("config.json", _commit_hash=None, custom_pipelines=None, auto_map={}, architectures=["LlamaForCausalLM"])),
