@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+from pipelines.batch.finished import checked_shards
 from pipelines.batch.layout import MANIFEST
 from pipelines.batch.manifest import load_manifest
 from pipelines.batch.openai_results import OpenAiResults
 from pipelines.batch.records import BatchManifest
 from pipelines.batch.rows import FINAL
 from pipelines.batch.store import OutputStore, open_store
-from pipelines.canonical import atomic_path, sha256_bytes
-from pipelines.errors import ConfigError, JobNotFinished, OutputDamaged
+from pipelines.canonical import atomic_path
+from pipelines.errors import ConfigError, JobNotFinished
 from pipelines.parquet import read_parquet
 
 Format = Literal["jsonl", "csv", "openai"]
@@ -65,8 +66,8 @@ def export_jsonl(output: str, target: Path) -> int:
 
 def finished_rows(store: OutputStore, manifest: BatchManifest) -> Iterator[dict[str, Any]]:
     """Every row of a finished job in order, each shard checked before it is read."""
-    for index in range(len(manifest.shards)):
-        yield from _checked(store, manifest, index)
+    for _, data in checked_shards(store, manifest):
+        yield from read_parquet(data).to_pylist()
 
 
 def _writers(
@@ -108,18 +109,6 @@ def _cell(value: Any) -> Any:
     if isinstance(value, str) and value.startswith(_FORMULA):
         return f"'{value}"
     return value
-
-
-def _checked(store: OutputStore, manifest: BatchManifest, index: int) -> list[dict[str, Any]]:
-    entry = manifest.shards[index]
-    data = store.read(entry.name)
-    if data is None:
-        raise OutputDamaged(store.location, entry.name, "in the manifest, and not there")
-    if (actual := sha256_bytes(data)) != entry.sha256:
-        fact = f"the manifest says {entry.sha256}, its bytes are {actual}"
-        raise OutputDamaged(store.location, entry.name, fact)
-    rows: list[dict[str, Any]] = read_parquet(data).to_pylist()
-    return rows
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

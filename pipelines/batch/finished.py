@@ -27,16 +27,7 @@ class Finished(NamedTuple):
 
     def shards(self) -> Iterator[tuple[ShardEntry, bytes]]:
         """Every shard in order; raises OutputDamaged for one that is not as the manifest says."""
-        for entry in self.manifest.shards:
-            data = self.store.read(entry.name)
-            if data is None:
-                raise OutputDamaged(
-                    self.store.location, entry.name, "in the manifest, and not there"
-                )
-            if (actual := sha256_bytes(data)) != entry.sha256:
-                fact = f"the manifest says {entry.sha256}, its bytes are {actual}"
-                raise OutputDamaged(self.store.location, entry.name, fact)
-            yield entry, data
+        return checked_shards(self.store, self.manifest)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Every row in order, as a shard holds it."""
@@ -56,6 +47,20 @@ class Finished(NamedTuple):
             )
         found: dict[str, list[Any]] = pa.concat_tables(tables).to_pydict()
         return found
+
+
+def checked_shards(
+    store: OutputStore, manifest: BatchManifest
+) -> Iterator[tuple[ShardEntry, bytes]]:
+    """Every shard of a manifest in order; OutputDamaged for one that is not as it says."""
+    for entry in manifest.shards:
+        data = store.read(entry.name)
+        if data is None:
+            raise OutputDamaged(store.location, entry.name, "in the manifest, and not there")
+        if (actual := sha256_bytes(data)) != entry.sha256:
+            fact = f"the manifest says {entry.sha256}, its bytes are {actual}"
+            raise OutputDamaged(store.location, entry.name, fact)
+        yield entry, data
 
 
 def finished_job(output: str) -> Finished:
